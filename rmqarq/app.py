@@ -1,0 +1,405 @@
+"""The App: a registry of tasks, its settings, and the way to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NamedTuple,
+    Self,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+)
+
+import msgspec
+
+from rmqarq.context import Context, State, StateT
+from rmqarq.errors import (
+    ConfigurationError,
+    EncodeError,
+    PartlyEnqueued,
+    TaskAlreadyRegistered,
+    TransportError,
+)
+from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
+from rmqarq.message import Message
+from rmqarq.middleware import Hooks, Middleware, enqueue_chain
+from rmqarq.settings import Settings, SettingsFields
+from rmqarq.signature import Signature
+from rmqarq.task import Policy, Task, TaskDecorator
+from rmqarq.url import parse_urls
+from rmqarq.when import seconds_until
+from rmqarq.wire.codec import Codec
+from rmqarq.wire.names import Names
+from rmqarq.wire.properties import PropertyError
+from rmqarq.wire.publication import Letter, Publication, delayed, immediate
+from rmqarq.wire.topology import check_name
+from rmqarq.wire.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from rmqarq.middleware import JobHook
+
+    Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[StateT]]
+    StateHook: TypeAlias = Callable[[StateT], Awaitable[None]]
+
+R = TypeVar("R")
+
+
+class App(Generic[StateT]):
+    """What producers and workers share.
+
+    Args:
+        url: The broker's URL, or a whole `Settings`; by default `RMQARQ_URL`, else a
+            RabbitMQ on this machine.
+        lifespan: Makes the state of a worker: `ctx.state` is what it yields.
+        middleware: Wraps enqueueing and running, the first outermost.
+        **settings: Any field of `Settings`; it beats the environment.
+
+    Raises:
+        ConfigurationError: A setting or the URL can't be used.
+
+    Example:
+        >>> app = App(queue="my_queue")
+        >>> @app.task(max_retries=3)
+        ... async def add(a: int, b: int) -> int:
+        ...     return a + b
+        >>> async with app:
+        ...     await add.enqueue(1, 2)
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str] | Settings | None = None,
+        *,
+        lifespan: Lifespan[StateT] | None = None,
+        middleware: Sequence[Middleware] = (),
+        **settings: Unpack[SettingsFields],
+    ) -> None:
+        self.settings = _settings(url, settings)
+        self.lifespan = lifespan
+        self.hooks = Hooks()
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self.task = TaskDecorator(self._register, self)
+        self._own_queue = "queue" in settings or isinstance(url, Settings)
+        self.middleware = tuple(middleware)
+        self._transport: Transport | None = None
+        self._made_in: tuple[asyncio.AbstractEventLoop, int] | None = None
+        self._users = 0
+        self._apply()
+
+    @property
+    def transport(self) -> Transport:
+        """The transport of this event loop; each loop and process has its own."""
+        here = (asyncio.get_running_loop(), os.getpid())
+        if self._transport is None or self._made_in != here:
+            self._transport = Transport(self.settings)
+            self._made_in = here
+        return self._transport
+
+    def configure(self, settings: Settings) -> None:
+        """Replace the settings, as the command line does before a worker starts.
+
+        Raises:
+            ConfigurationError: They can't be used, or the App is connected already.
+        """
+        if self._users:
+            raise ConfigurationError("an App can't be configured while it is in use")
+        self.settings = settings
+        self._transport = None
+        self._apply()
+
+    def include(self, *others: App[Any]) -> None:
+        """Take over the tasks of other Apps, which publish through this one then.
+
+        A task that names no queue gets the queue that was given to its own App, else
+        this App's. Lifespan, hooks, middleware and settings of this App apply.
+
+        Raises:
+            TaskAlreadyRegistered: Two tasks have the same name.
+        """
+        for other in others:
+            for task in other.tasks.values():
+                if task.policy.queue is None and other._own_queue:
+                    queue = other.settings.queue
+                    task.policy = msgspec.structs.replace(task.policy, queue=queue)
+                task.publisher = self
+                self._register(task)
+
+    def ref(self, name: str) -> Task[..., Any]:
+        """Name a task that lives in another codebase; JSON-native arguments only.
+
+        Args:
+            name: The name it is registered under there. A task of this App is found
+                under its name, too, and keeps its checks.
+        """
+        known = self.tasks.get(name)
+        if known is not None:
+            return known
+
+        def elsewhere(*args: Any, **kwargs: Any) -> None:
+            msg = f"the task {name!r} is not part of this program"
+            raise ConfigurationError(msg)
+
+        signature = Signature(elsewhere, name)
+        return Task(elsewhere, name, self, signature, Policy(), JobOptions())
+
+    async def enqueue(self, spec: JobSpec[R], /) -> Job[R]:
+        """Send one call; `task.enqueue(...)` and `task.defer(...)` end here.
+
+        Raises:
+            EncodeError: An argument would not arrive as it is.
+            TransportError: The broker did not store it before `publish_deadline`.
+            ConfigurationError: The broker refuses us, or what we declare.
+        """
+        order = self._order(spec)
+
+        async def send(message: Message) -> None:
+            publication = self._publication(message, order)
+            deadline = asyncio.get_running_loop().time() + self._patience
+            await self.transport.publish(publication, deadline)
+
+        await self._through_middleware(order.message, send)
+        return Job(order.message.id, spec.task, order.queue)
+
+    async def enqueue_many(self, jobs: Sequence[JobSpec[R]], /) -> list[Job[R]]:
+        """Send many calls at once, deferred ones mixed in.
+
+        All are encoded before the first is sent, so a bad argument sends nothing.
+
+        Args:
+            jobs: Made by `task.job(...)`, with `.defer(when)` where they shall wait.
+
+        Returns:
+            A handle for each, in the given order.
+
+        Raises:
+            EncodeError: As for `enqueue`; nothing was sent.
+            PartlyEnqueued: Some were not stored; it holds the errors by position.
+            ConfigurationError: The broker refuses us, or what we declare.
+
+        Example:
+            >>> await app.enqueue_many([add.job(i, 1) for i in range(1000)])
+        """
+        orders = [self._order(spec) for spec in jobs]
+        publications: list[Publication] = []
+        for order in orders:
+
+            async def collect(message: Message, order: _Order = order) -> None:
+                publications.append(self._publication(message, order))
+
+            await self._through_middleware(order.message, collect)
+        handles: list[Job[R]] = [
+            Job(order.message.id, order.message.task, order.queue) for order in orders
+        ]
+        errors = await self.transport.publish_many(publications, self._patience)
+        if errors:
+            raise _partly(handles, errors)
+        return handles
+
+    def local_context(self, task: str) -> Context[Any]:
+        """Make a context for a task that is called right here."""
+        message = Message(id=new_job_id(), task=task, enqueued_at=time.time())
+        return Context(message, State(), self.settings.queue)
+
+    def on_startup(self, fn: StateHook[StateT]) -> StateHook[StateT]:
+        """Call `fn` with the state before a worker takes its first job."""
+        self.hooks.startup.append(fn)
+        return fn
+
+    def on_shutdown(self, fn: StateHook[StateT]) -> StateHook[StateT]:
+        """Call `fn` with the state after a worker's last job."""
+        self.hooks.shutdown.append(fn)
+        return fn
+
+    def on_job_start(self, fn: JobHook) -> JobHook:
+        """Call `fn` with the context before each run."""
+        self.hooks.job_start.append(fn)
+        return fn
+
+    def on_job_end(self, fn: JobHook) -> JobHook:
+        """Call `fn` with the context, `ctx.outcome` set, after each run."""
+        self.hooks.job_end.append(fn)
+        return fn
+
+    async def __aenter__(self) -> Self:
+        """Connect now; without it the first enqueue does.
+
+        Raises:
+            ConnectionFailed: No broker could be reached before `publish_deadline`.
+            ConfigurationError: The broker refuses us.
+        """
+        deadline = asyncio.get_running_loop().time() + self._patience
+        await self.transport.connect(deadline)
+        self.retain()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Close the connections when nobody else uses them."""
+        await self.release()
+
+    def retain(self) -> None:
+        """Keep the connections open until `release`, as a worker does."""
+        self._users += 1
+
+    async def release(self) -> None:
+        """Give up what `retain` took; the last one closes the connections."""
+        self._users -= 1
+        if self._users == 0:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; the next enqueue makes them anew."""
+        if self._transport is not None:
+            transport, self._transport = self.transport, None
+            await transport.close()
+
+    def _apply(self) -> None:
+        parse_urls(self.settings.url)
+        check_name(self.settings.queue)
+        self._codec = Codec(self.settings)
+        self._names = Names(self.settings.prefix)
+        self._patience = self.settings.publish_deadline
+
+    def _register(self, task: Task[..., Any]) -> None:
+        known = self.tasks.get(task.name)
+        if known is not None and known.fn is not task.fn:
+            raise TaskAlreadyRegistered(
+                "the task name {name} is taken by {known}; give {new} another name",
+                name=repr(task.name),
+                known=_place(known.fn),
+                new=_place(task.fn),
+            )
+        if task.policy.queue is not None:
+            check_name(task.policy.queue)
+        self.tasks[task.name] = task
+
+    def queue_of(self, task: Task[..., Any]) -> str:
+        """The queue that jobs of a task go to unless they say otherwise."""
+        return task.policy.queue or self.settings.queue
+
+    def _order(self, spec: JobSpec[Any]) -> _Order:
+        options = spec.options
+        now = time.time()
+        delay = 0.0 if spec.when is None else seconds_until(spec.when, now)
+        task = self.tasks.get(spec.task)
+        queue = options.queue or (
+            self.settings.queue if task is None else self.queue_of(task)
+        )
+        message = Message(
+            id=options.job_id or new_job_id(),
+            task=spec.task,
+            args=spec.args,
+            kwargs=spec.kwargs,
+            enqueued_at=now,
+            eta=now + delay if delay else None,
+            expires=options.expires,
+            max_retries=options.max_retries,
+            headers=options.headers,
+        )
+        return _Order(message, spec, queue, delay)
+
+    async def _through_middleware(
+        self, message: Message, send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        await enqueue_chain(self.middleware, send)(message)
+
+    def _publication(self, message: Message, order: _Order) -> Publication:
+        """Encode a message for its way.
+
+        Raises:
+            EncodeError: It can't travel as it is.
+        """
+        signature = order.spec.signature
+        serializer = self.settings.serializer
+        if signature is not None:
+            args, kwargs = signature.encode(
+                serializer,
+                message.args,
+                message.kwargs,
+                validate=self.settings.validate,
+            )
+            message = msgspec.structs.replace(message, args=args, kwargs=kwargs or {})
+        content_type, content_encoding, body = self._codec.encode(message)
+        letter = Letter(
+            task=message.task,
+            job_id=message.id,
+            body=body,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            priority=order.spec.options.priority,
+        )
+        try:
+            if order.delay:
+                return delayed(letter, order.queue, order.delay, self._names)
+            return immediate(letter, order.queue)
+        except PropertyError as error:
+            raise EncodeError(
+                "a message for {task} can't be sent: {problem}",
+                task=message.task,
+                problem=str(error),
+            ) from error
+
+
+class _Order(NamedTuple):
+    """A call on its way out."""
+
+    message: Message
+    spec: JobSpec[Any]
+    queue: str
+    delay: float
+
+
+def _settings(
+    url: str | Sequence[str] | Settings | None, fields: SettingsFields
+) -> Settings:
+    given: dict[str, Any] = {**fields}
+    if isinstance(url, Settings):
+        if given:
+            raise ConfigurationError(
+                "App takes either a Settings or single settings, not both: {names}",
+                names=", ".join(given),
+            )
+        return url
+    if url is not None:
+        given["url"] = url if isinstance(url, str) else tuple(url)
+    unknown = given.keys() - set(Settings.__struct_fields__)
+    if unknown:
+        msg = f"App has no setting {', '.join(sorted(unknown))}"
+        raise TypeError(msg)
+    return Settings.from_env(**given)
+
+
+def _partly(
+    handles: Sequence[Job[Any]], errors: Mapping[int, TransportError]
+) -> PartlyEnqueued:
+    first = errors[min(errors)]
+    error = PartlyEnqueued(
+        "{failed} of {total} jobs were not stored for certain; the first: {problem}",
+        failed=len(errors),
+        total=len(handles),
+        problem=str(first),
+    )
+    error.failures = dict(errors)
+    error.jobs = [
+        None if position in errors else job for position, job in enumerate(handles)
+    ]
+    error.__cause__ = first
+    return error
+
+
+def _place(fn: Callable[..., Any]) -> str:
+    return f"{fn.__module__}.{getattr(fn, '__qualname__', repr(fn))}"

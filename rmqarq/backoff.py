@@ -1,0 +1,53 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Backoff(Struct, frozen=True):
+    """Exponential waiting time with a ceiling and jitter.
+
+    Args:
+        base: Seconds before the first retry, 5.0 by default.
+        factor: What each further wait is multiplied by, 2.0 by default.
+        maximum: The longest wait in seconds, 3600.0 by default.
+        jitter: The share by which a wait is spread to both sides (0.1 = ±10 %),
+            so that jobs that failed together do not come back together.
+
+    Raises:
+        ValueError: A negative number, a factor below 1 or a jitter above 1.
+
+    Example:
+        >>> Backoff(base=1, jitter=0).delay(3)
+        4.0
+    """
+
+    base: float = 5.0
+    factor: float = 2.0
+    maximum: float = 3600.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        if min(self.base, self.maximum, self.jitter) < 0:
+            msg = f"a backoff can't be negative: {self}"
+            raise ValueError(msg)
+        if self.factor < 1 or self.jitter > 1:
+            msg = f"a backoff needs factor >= 1 and jitter <= 1: {self}"
+            raise ValueError(msg)
+
+    def delay(self, attempt: int, rng: Callable[[], float] = random.random) -> float:
+        """Give the wait in seconds after failure number `attempt` (from 1)."""
+        exponent = min(attempt - 1, 1000)
+        try:
+            raw = self.base * self.factor**exponent
+        except OverflowError:
+            raw = self.maximum
+        spread = 1 + self.jitter * (2 * rng() - 1)
+        return min(raw, self.maximum) * spread

@@ -1,0 +1,94 @@
+"""Finds the App that a command names as MODULE:APP."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmqarq.app import App
+from rmqarq.errors import AppNotFound
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def load(path: str) -> App[Any]:
+    """Import the module and give the App in it.
+
+    Args:
+        path: `package.module:attribute`; the attribute may be left out when the
+            module holds one App. Modules in the current directory are found.
+
+    Raises:
+        AppNotFound: There is none; the sentence says what was looked for and found.
+    """
+    name, _, attribute = path.partition(":")
+    if name.endswith(".py") or "/" in name:
+        guess = name.removesuffix(".py").strip("./").replace("/", ".")
+        raise AppNotFound(
+            "{path} is a file; name the module: {guess}",
+            path=repr(path),
+            guess=f"{guess}:{attribute or 'app'}",
+        )
+    module = _import(name, path)
+    if not attribute:
+        return _only_app(module)
+    found = _attribute(module, attribute)
+    if isinstance(found, App):
+        return found
+    raise AppNotFound(
+        "{path} is {what}, not an App; {apps}",
+        path=repr(path),
+        what=f"a {type(found).__name__}" if found is not None else "not there",
+        apps=_apps_in(module),
+    )
+
+
+def _import(name: str, path: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name != missing and not name.startswith(f"{missing}."):
+            raise  # the module is there, and something that it imports is not
+        raise AppNotFound(
+            "there is no module {name} for {path}, neither in {here} nor installed",
+            name=repr(missing),
+            path=repr(path),
+            here=here,
+        ) from None
+    except ValueError:
+        raise AppNotFound(
+            "{path} names no module; write MODULE:APP", path=repr(path)
+        ) from None
+
+
+def _attribute(module: ModuleType, attribute: str) -> object:
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _only_app(module: ModuleType) -> App[Any]:
+    apps = [each for each in vars(module).values() if isinstance(each, App)]
+    if len({id(each) for each in apps}) == 1:
+        return apps[0]
+    raise AppNotFound(
+        "say which App of {module} is meant: {apps}",
+        module=repr(module.__name__),
+        apps=_apps_in(module),
+    )
+
+
+def _apps_in(module: ModuleType) -> str:
+    names = [name for name, each in vars(module).items() if isinstance(each, App)]
+    if not names:
+        return f"the module {module.__name__!r} holds no App"
+    written = ", ".join(f"{module.__name__}:{name}" for name in names)
+    return f"the module holds {written}"

@@ -1,0 +1,133 @@
+"""`rmqarq run`: a worker in this terminal."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio
+import msgspec
+import typer
+
+from rmqarq import logs
+from rmqarq.cli.loader import load
+from rmqarq.worker import Worker
+
+if TYPE_CHECKING:
+    from rmqarq.settings import Settings
+
+
+def run(  # noqa: PLR0913 - one parameter a flag
+    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is.")],
+    *,
+    burst: Annotated[
+        bool, typer.Option("--burst", "-b", help="Stop when the queues are empty.")
+    ] = False,
+    burst_timeout: Annotated[
+        float | None, typer.Option(help="Longest burst, in seconds.")
+    ] = None,
+    burst_check_interval: Annotated[
+        float | None, typer.Option(help="Seconds between two looks at the queues.")
+    ] = None,
+    no_wait_tasks: Annotated[
+        bool,
+        typer.Option(
+            "--no-wait-tasks",
+            help="End a burst without waiting for running jobs; they are given back.",
+        ),
+    ] = False,
+    wait_delayed: Annotated[
+        bool,
+        typer.Option(
+            "--wait-delayed",
+            help="In a burst, wait for every delayed job under the prefix,"
+            " those of other apps included.",
+        ),
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option("--url", "-u", help="Broker URL, or several: a,b.")
+    ] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queue", "-q", help="Queue to consume; may be given several times."
+        ),
+    ] = None,
+    prefetch_count: Annotated[
+        int | None,
+        typer.Option("--prefetch-count", "-p", help="Unfinished messages per queue."),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", help="Jobs at the same time.")
+    ] = None,
+    max_jobs: Annotated[
+        int | None, typer.Option(help="Stop after so many jobs.")
+    ] = None,
+    fail_on_dead: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-dead", help="Exit with 5 when jobs were dead-lettered."
+        ),
+    ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option("--log-level", "-l", help="debug, info, warning or error."),
+    ] = None,
+    shutdown_grace: Annotated[
+        float | None, typer.Option(help="Seconds to wait for running jobs at a stop.")
+    ] = None,
+) -> None:
+    """Run a worker for the App in MODULE:APP.
+
+    A flag beats the settings in the code, which beat RMQARQ_* in the environment.
+
+    Exit codes: 0 done; 1 internal error; 2 usage, or no such App; 3 configuration or
+    permissions; 4 a burst cut short, or no broker in a burst; 5 dead letters with
+    --fail-on-dead; 130 or 143 forced by a second signal.
+    """
+    found = load(app)
+    settings = _replaced(
+        found.settings,
+        {
+            "burst": burst or None,
+            "burst_timeout": burst_timeout,
+            "burst_check_interval": burst_check_interval,
+            "burst_wait": False if no_wait_tasks else None,
+            "wait_delayed": wait_delayed or None,
+            "url": url,
+            "prefetch": prefetch_count,
+            "concurrency": concurrency,
+            "max_jobs": max_jobs,
+            "fail_on_dead": fail_on_dead or None,
+            "log_level": log_level.upper() if log_level else None,
+            "shutdown_grace": shutdown_grace,
+        },
+    )
+    logs.set_up(settings.log_level, settings.language)
+    worker = Worker(found, settings, queues=queue or ())
+    uvloop = importlib.util.find_spec("uvloop") is not None
+    anyio.run(_work, worker, backend_options={"use_uvloop": uvloop})
+    raise typer.Exit(_exit_code(worker))
+
+
+def _replaced(settings: Settings, flags: dict[str, Any]) -> Settings:
+    """Put the flags that were given over the settings."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    return msgspec.structs.replace(settings, **given)
+
+
+async def _work(worker: Worker) -> None:
+    await worker.run()
+    if worker.left_behind:
+        # code that ignores its cancellation would hold up the end of the event
+        # loop, or a thread the end of the interpreter, for as long as it likes
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(_exit_code(worker))
+
+
+def _exit_code(worker: Worker) -> int:
+    return worker.ending.exit_code if worker.ending is not None else 1

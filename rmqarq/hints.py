@@ -1,0 +1,96 @@
+"""Reading the parameters and annotations of a function, as late as possible."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any, get_origin
+
+from rmqarq.context import Context
+from rmqarq.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_CONTEXT_BY_NAME = re.compile(r"(\w+\.)*Context(\[.*\])?")
+
+
+def parameters_of(fn: Callable[..., Any], task: str) -> list[Parameter]:
+    """List the parameters of a function without looking up their annotations.
+
+    Raises:
+        ConfigurationError: A first parameter `ctx` without annotation.
+    """
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        lazily = annotationlib.Format.FORWARDREF
+        found = inspect.signature(fn, annotation_format=lazily)
+    else:
+        found = inspect.signature(fn)
+    parameters = list(found.parameters.values())
+    _check_first(parameters, task)
+    return parameters
+
+
+def hint_of(parameter: Parameter, fn: Callable[..., Any], task: str) -> Any:
+    """Give the annotated type of a parameter; `Any` where there is none.
+
+    Raises:
+        ConfigurationError: It can't be found.
+    """
+    if parameter.annotation is Parameter.empty:
+        return Any
+    try:
+        return _resolved(parameter.annotation, fn)
+    except Exception as error:
+        raise ConfigurationError(
+            "the annotation of {parameter} in the task {task} can't be found"
+            " ({problem}): import the type at module level,"
+            " outside of 'if TYPE_CHECKING'",
+            parameter=repr(parameter.name),
+            task=task,
+            problem=str(error),
+        ) from error
+
+
+def is_context(parameter: Parameter, fn: Callable[..., Any], task: str) -> bool:
+    """Tell whether a parameter is annotated as a `Context`, an alias included.
+
+    Raises:
+        ConfigurationError: Its annotation can't be found.
+    """
+    hint = parameter.annotation
+    if hint is Parameter.empty:
+        return False
+    if isinstance(hint, str) and _CONTEXT_BY_NAME.fullmatch(hint.strip("'\" ")):
+        return True
+    resolved = hint_of(parameter, fn, task)
+    origin = get_origin(resolved) or resolved
+    return isinstance(origin, type) and issubclass(origin, Context)
+
+
+def _check_first(parameters: Sequence[Parameter], task: str) -> None:
+    if not parameters:
+        return
+    first = parameters[0]
+    if first.name == "ctx" and first.annotation is Parameter.empty:
+        raise ConfigurationError(
+            "the first parameter of the task {task} is called ctx but has no"
+            " annotation; write 'ctx: Context' to get the context,"
+            " or give it another name",
+            task=task,
+        )
+
+
+def _resolved(hint: Any, fn: Callable[..., Any]) -> Any:
+    """Evaluate an annotation written as text in the module of its function."""
+    fn = inspect.unwrap(fn)
+    if isinstance(hint, str):
+        names = getattr(fn, "__globals__", {})
+        return eval(hint, names)
+    if sys.version_info >= (3, 14) and hasattr(hint, "evaluate"):
+        return hint.evaluate()
+    return hint

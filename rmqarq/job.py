@@ -1,0 +1,159 @@
+"""The producer's side of a job: the handle, the call for a batch, and new ids."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypedDict, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rmqarq.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rmqarq.signature import Signature
+    from rmqarq.when import When
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+_random = random.SystemRandom()
+_source = random.Random(_random.getrandbits(256))
+
+
+def _reseed() -> None:
+    _source.seed(_random.getrandbits(256))
+
+
+os.register_at_fork(after_in_child=_reseed)
+
+
+def new_job_id() -> str:
+    """Make a UUIDv7 (RFC 9562): unique, and sorted by the time it was made."""
+    ms = time.time_ns() // 1_000_000
+    number = (ms << 80) | (0x7 << 76) | (0b10 << 62)
+    number |= (_source.getrandbits(12) << 64) | _source.getrandbits(62)
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """What `task.options(...)` takes.
+
+    Args:
+        queue: Another queue than the task's own.
+        priority: 0 to 255; see the page on queues for what the broker makes of it.
+        job_id: Instead of a new id.
+        expires: Seconds after its time past which the job is dead.
+        max_retries: Instead of the task's own.
+        headers: Text to travel along; the task sees it as `ctx.headers`.
+    """
+
+    queue: str
+    priority: int
+    job_id: str
+    expires: float
+    max_retries: int
+    headers: Mapping[str, str]
+
+
+class JobOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """The same as a value; `None` leaves it to the App or the worker."""
+
+    queue: str | None = None
+    priority: Annotated[int, Meta(ge=0, le=255)] = 0
+    job_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    expires: Annotated[float, Meta(ge=0)] | None = None
+    max_retries: Annotated[int, Meta(ge=0)] | None = None
+    headers: dict[str, str] = {}
+
+    def merged(self, task: str, given: EnqueueOptions) -> JobOptions:
+        """Give these options with some replaced.
+
+        Raises:
+            TypeError: An option that does not exist.
+            ConfigurationError: A value of the wrong type or out of range.
+        """
+        unknown = given.keys() - set(self.__struct_fields__)
+        if unknown:
+            msg = f"{task}.options() has no option {', '.join(sorted(unknown))}"
+            raise TypeError(msg)
+        try:
+            checked = msgspec.convert(dict(given), JobOptions)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(
+                "an option of {task} can't be used: {problem}",
+                task=task,
+                problem=str(error),
+            ) from None
+        return msgspec.structs.replace(
+            self, **{name: getattr(checked, name) for name in given}
+        )
+
+
+class Job(Generic[R_co]):
+    """One call that was enqueued.
+
+    Attributes:
+        id: Its id, the same through all attempts.
+        task: The name of its task.
+        queue: Where it was enqueued.
+    """
+
+    __slots__ = ("id", "queue", "task")
+
+    def __init__(self, id: str, task: str, queue: str) -> None:  # noqa: A002
+        self.id = id
+        self.task = task
+        self.queue = queue
+
+    def __repr__(self) -> str:
+        return f"<Job {self.task} {self.id} on {self.queue}>"
+
+
+class JobSpec(Generic[R_co]):
+    """One call, bound and ready to be enqueued; made by `task.job(...)`.
+
+    Attributes:
+        task: The name of the task.
+        signature: What its function takes; `None` for a task of another codebase.
+        args: Bound positional arguments.
+        kwargs: Bound keyword arguments.
+        options: How to enqueue it.
+        when: When to run it; `None` means at once.
+    """
+
+    __slots__ = ("args", "kwargs", "options", "signature", "task", "when")
+
+    def __init__(
+        self,
+        task: str,
+        signature: Signature | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+        when: When | None = None,
+    ) -> None:
+        self.task = task
+        self.signature = signature
+        self.args = args
+        self.kwargs = kwargs
+        self.options = options
+        self.when = when
+
+    def defer(self, when: When, /) -> JobSpec[R_co]:
+        """Give the same call with a time of its own.
+
+        Args:
+            when: Seconds, a timedelta or a datetime (a naive one is local time).
+        """
+        return JobSpec(
+            self.task, self.signature, self.args, self.kwargs, self.options, when
+        )
+
+    def __repr__(self) -> str:
+        return f"<JobSpec {self.task}>"

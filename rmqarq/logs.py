@@ -1,0 +1,111 @@
+"""The log of a worker: its language, its shape, and the job a line belongs to."""
+
+from __future__ import annotations
+
+import gettext
+import logging
+import os
+import sys
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rmqarq.errors import RmqarqError
+
+if TYPE_CHECKING:
+    from rmqarq.context import Context
+
+LOCALE = Path(__file__).parent / "locale"
+DOMAIN = "rmqarq"
+COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
+PLAIN = "\x1b[0m"
+
+current_job: ContextVar[Context | None] = ContextVar("rmqarq_job", default=None)
+"""The job whose code is running; every task of the event loop has its own."""
+
+
+def set_up(level: str, language: str) -> None:
+    """Send the log to standard error, unless the program has set up its own.
+
+    Args:
+        level: The lowest level shown, such as `INFO`.
+        language: `en`, `zh` or `auto`.
+    """
+    root = logging.getLogger()
+    logging.getLogger("rmqarq").setLevel(level)
+    # below WARNING, aiormq logs every frame it sends, bodies included
+    logging.getLogger("aiormq").setLevel(logging.WARNING)
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(TextFormatter(chosen_language(language)))
+        root.addHandler(handler)
+        root.setLevel(level)
+
+
+def chosen_language(language: str) -> str:
+    """Give `en` or `zh`; `auto` goes by the locale in the environment."""
+    if language != "auto":
+        return language
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(name)
+        if value:
+            return "zh" if value.lower().startswith("zh") else "en"
+    return "en"
+
+
+@cache
+def catalogue(language: str) -> gettext.NullTranslations:
+    """Load the sentences of a language; English stands in the code itself."""
+    if language != "zh":
+        return gettext.NullTranslations()
+    return gettext.translation(DOMAIN, LOCALE, languages=["zh_CN"], fallback=True)
+
+
+def render(error: BaseException, language: str) -> str:
+    """Give the sentence of an error in the user's language."""
+    if not isinstance(error, RmqarqError):
+        return str(error)
+    template = catalogue(language).gettext(error.template)
+    return template.format(**error.params) if error.params else template
+
+
+class TextFormatter(logging.Formatter):
+    """One line a record: time, level, job, sentence.
+
+    Args:
+        language: `en` or `zh`.
+        colour: Whether levels are coloured; by default when standard error is
+            a terminal and `NO_COLOR` is not set.
+    """
+
+    def __init__(self, language: str, colour: bool | None = None) -> None:
+        super().__init__()
+        self._gettext = catalogue(language).gettext
+        if colour is None:
+            colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render `record`, translated when the sentence is one of ours."""
+        time = self.formatTime(record, "%H:%M:%S")
+        line = f"{time}.{int(record.msecs):03d} {record.levelname:<8}"
+        job = current_job.get()
+        if job is not None:
+            line += f"[{job.task} {job.job_id}] "
+        line += self._sentence(record)
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return self._coloured(record.levelname, line)
+
+    def _sentence(self, record: logging.LogRecord) -> str:
+        if not record.name.startswith("rmqarq") or not isinstance(record.msg, str):
+            return record.getMessage()
+        template = self._gettext(record.msg)
+        return template % record.args if record.args else template
+
+    def _coloured(self, level: str, line: str) -> str:
+        colour = COLOURS.get(level)
+        if not self._colour or colour is None:
+            return line
+        return f"{colour}{line}{PLAIN}"

@@ -1,0 +1,61 @@
+"""The envelope of a job: what crosses the wire, format version 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct, field
+
+WIRE_VERSION = 1
+
+
+class Message(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename={"version": "v", "job_try": "try"},
+):
+    """One job on its way from a producer to a worker.
+
+    A producer in any language needs only `task` (or the AMQP property `type`);
+    everything else has a default. Unknown fields are ignored.
+
+    Args:
+        version: The format, on the wire `v`.
+        id: The job id, stable through retries.
+        task: The registered name of the task.
+        args: Positional arguments: Python values when a producer makes the message,
+            still encoded (`msgspec.Raw`) when a worker reads it.
+        kwargs: Keyword arguments, likewise.
+        job_try: Failures so far + 1, on the wire `try`.
+        enqueued_at: When it was enqueued, in seconds since the epoch.
+        eta: The earliest moment to run, in seconds since the epoch.
+        expires: Seconds after `eta` (else `enqueued_at`) past which it is dead.
+        max_retries: Overrides the task's own.
+        generation: Rises each time it is requeued from the dead-letter queue.
+        first_failed_at: When its first attempt failed, in seconds since the epoch.
+        headers: The caller's own headers and the trace context.
+    """
+
+    version: int = WIRE_VERSION
+    id: str = ""
+    task: str = ""
+    args: Any = ()
+    kwargs: Any = field(default_factory=dict)
+    job_try: int = 1
+    enqueued_at: float = 0.0
+    eta: float | None = None
+    expires: float | None = None
+    max_retries: int | None = None
+    generation: int = 0
+    first_failed_at: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def expired(self, now: float) -> bool:
+        """Tell whether its time to run is over at `now` (seconds since the epoch)."""
+        if self.expires is None:
+            return False
+        start = self.enqueued_at if self.eta is None else self.eta
+        return now > start + self.expires

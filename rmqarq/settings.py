@@ -1,0 +1,275 @@
+"""Every setting in one frozen value; each can be set as `RMQARQ_<NAME>`, too."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from functools import cache
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Self,
+    TypeAlias,
+    TypedDict,
+    cast,
+)
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rmqarq.errors import ConfigurationError
+from rmqarq.url import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+Positive: TypeAlias = Annotated[int, Meta(ge=1)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+MorePositive: TypeAlias = Annotated[float, Meta(gt=0)]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+RESERVED = ("ENV", "DEV_URL", "TEST_", "CHAOS_")
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of an App and its workers.
+
+    Times are seconds. `App(Settings(...))` takes it whole; `App(queue=...)` fills
+    what is not given from the environment. On the command line a flag beats both.
+
+    Args:
+        url: One AMQP URL, several separated by commas, or a tuple of them.
+        queue: The queue of tasks that name none.
+        dead_letter_queue: Where dead jobs of `queue` go; `<queue>_dlq` if not given.
+        prefix: The first word of the names of our own exchanges and queues.
+        queue_type: `quorum` (replicated, the default) or `classic`.
+        max_priority: Declares classic queues with `x-max-priority`.
+        declare: `active` creates what is missing; `passive` only checks.
+        serializer: `json` or `msgpack`, for what this App sends.
+        concurrency: Jobs a worker runs at the same time, per process.
+        prefetch: Unfinished messages the broker may send per queue;
+            concurrency + 10 % if not given.
+        max_jobs: A worker stops after this many runs.
+        job_timeout: Past it a run is cancelled and counts as failed; `None`: never.
+        max_retries: Further attempts after a failed run, for tasks that set none.
+        retry_backoff: The first wait between attempts; doubles up to an hour.
+        unknown_task_wait: How long a message waits for a worker that knows its task.
+        max_body: The largest body sent or read, in bytes, unpacked.
+        validate: Check at enqueue that arguments come back as their annotated types.
+        compression: Pack bodies above `compression_threshold` with gzip.
+        compression_threshold: In bytes.
+        publish_deadline: How long an enqueue may take, reconnecting included.
+        heartbeat: AMQP heartbeat, whole seconds; a dead link shows after three.
+        connect_timeout: For one attempt to reach one broker.
+        tls_ca: File with the certificate authorities that are trusted.
+        tls_cert: File with our own certificate, for mutual TLS.
+        tls_key: File with its key.
+        tls_verify: Check the broker's certificate and host name.
+        shutdown_grace: How long a stopping worker waits for running jobs.
+        cancel_grace: How long a cancelled job may take to end before it is left behind.
+        burst: Stop when the queues are empty.
+        burst_timeout: The longest run in burst mode; `None`: no limit.
+        burst_check_interval: Between two looks at the queues.
+        burst_wait: Wait for running jobs before a burst ends.
+        wait_delayed: In burst mode, wait for every delayed job of the prefix, too.
+        fail_on_dead: In burst mode, exit with 5 when jobs were dead-lettered.
+        health_check_interval: Between two lines of statistics; 0 writes none.
+        log_level: Of the worker's log.
+        language: Of the worker's log: `en`, `zh`, or `auto` by the locale.
+
+    Raises:
+        ConfigurationError: A value of the wrong type or out of range.
+    """
+
+    url: str | tuple[str, ...] = "amqp://guest:guest@localhost:5672/"
+    queue: str = "rmqarq"
+    dead_letter_queue: str | None = None
+    prefix: str = "rmqarq"
+    queue_type: Literal["quorum", "classic"] = "quorum"
+    max_priority: Annotated[int, Meta(ge=1, le=255)] | None = None
+    declare: Literal["active", "passive"] = "active"
+    serializer: Literal["json", "msgpack"] = "json"
+    concurrency: Positive = 100
+    prefetch: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    max_jobs: Positive | None = None
+    job_timeout: MorePositive | None = 300.0
+    max_retries: Count = 3
+    retry_backoff: Seconds = 5.0
+    unknown_task_wait: Seconds = 600.0
+    max_body: Positive = 1024 * 1024
+    validate: bool = True
+    compression: bool = False
+    compression_threshold: Count = 1024
+    publish_deadline: MorePositive = 30.0
+    heartbeat: Annotated[int, Meta(ge=1, le=65535)] = 10
+    connect_timeout: MorePositive = 5.0
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_verify: bool = True
+    shutdown_grace: Seconds = 25.0
+    cancel_grace: Seconds = 5.0
+    burst: bool = False
+    burst_timeout: MorePositive | None = 300.0
+    burst_check_interval: MorePositive = 1.0
+    burst_wait: bool = True
+    wait_delayed: bool = False
+    fail_on_dead: bool = False
+    health_check_interval: Seconds = 60.0
+    log_level: LogLevel = "INFO"
+    language: Literal["auto", "en", "zh"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name, kind in _field_types():
+            value = getattr(self, name)
+            try:
+                msgspec.convert(value, type=kind)
+            except msgspec.ValidationError as error:
+                raise ConfigurationError(
+                    "the setting {name} can't be {value}: {problem}",
+                    name=name,
+                    value=repr(_shown(name, value)),
+                    problem=str(error),
+                ) from None
+
+    @classmethod
+    def from_env(cls, prefix: str = "RMQARQ_", **overrides: Any) -> Self:
+        """Read the settings from the environment.
+
+        Args:
+            prefix: What the names of the variables start with.
+            **overrides: Values that beat the environment.
+
+        Raises:
+            ConfigurationError: A variable that can't be read as its setting.
+        """
+        return cls(**{**_from_environment(prefix, os.environ), **overrides})
+
+    @property
+    def prefetch_count(self) -> int:
+        """The prefetch in force: as given, else concurrency + 10 %."""
+        return self.prefetch or min(65535, self.concurrency + self.concurrency // 10)
+
+    def __repr__(self) -> str:
+        changed = ", ".join(f"{name}={value!r}" for name, value in self._changed())
+        return f"Settings({changed})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return list(self._changed())
+
+    def _changed(self) -> Iterator[tuple[str, object]]:
+        for name, default in zip(
+            self.__struct_fields__, self.__struct_defaults__, strict=True
+        ):
+            value = getattr(self, name)
+            if value != default:
+                yield name, _shown(name, value)
+
+
+class SettingsFields(TypedDict, total=False):
+    """The same fields as keywords of `App(...)`."""
+
+    queue: str
+    dead_letter_queue: str | None
+    prefix: str
+    queue_type: Literal["quorum", "classic"]
+    max_priority: int | None
+    declare: Literal["active", "passive"]
+    serializer: Literal["json", "msgpack"]
+    concurrency: int
+    prefetch: int | None
+    max_jobs: int | None
+    job_timeout: float | None
+    max_retries: int
+    retry_backoff: float
+    unknown_task_wait: float
+    max_body: int
+    validate: bool
+    compression: bool
+    compression_threshold: int
+    publish_deadline: float
+    heartbeat: int
+    connect_timeout: float
+    tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    tls_verify: bool
+    shutdown_grace: float
+    cancel_grace: float
+    burst: bool
+    burst_timeout: float | None
+    burst_check_interval: float
+    burst_wait: bool
+    wait_delayed: bool
+    fail_on_dead: bool
+    health_check_interval: float
+    log_level: LogLevel
+    language: Literal["auto", "en", "zh"]
+
+
+@cache
+def _field_types() -> Sequence[tuple[str, Any]]:
+    return [(each.name, each.type) for each in msgspec.structs.fields(Settings)]
+
+
+def _from_environment(prefix: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Take the settings out of `environ`; an empty variable counts as not set."""
+    found: dict[str, Any] = {}
+    known = dict(_field_types())
+    for variable, text in environ.items():
+        name = variable.removeprefix(prefix)
+        if name == variable or not text:
+            continue
+        field = name.lower()
+        if field in known:
+            found[field] = _read(variable, field, text, known[field])
+        elif not name.startswith(RESERVED):
+            _warn_unknown(prefix, variable, known)
+    return found
+
+
+def _read(variable: str, field: str, text: str, kind: Any) -> Any:
+    if field == "log_level":
+        text = text.upper()
+    try:
+        return msgspec.convert(text, type=kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(
+            "the environment variable {variable} can't be {value}: {problem}",
+            variable=variable,
+            value=repr(_shown(field, text)),
+            problem=str(error),
+        ) from None
+
+
+def _warn_unknown(prefix: str, variable: str, known: Mapping[str, Any]) -> None:
+    names = [prefix + name.upper() for name in known]
+    nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0.85)
+    if nearest:
+        log.warning(
+            "the environment variable %(variable)s is not a setting;"
+            " did you mean %(nearest)s?",
+            {"variable": variable, "nearest": nearest[0]},
+        )
+    else:
+        log.warning(
+            "the environment variable %(variable)s is not a setting and is ignored",
+            {"variable": variable},
+        )
+
+
+def _shown(name: str, value: object) -> object:
+    """Give a value as it may be printed: URLs without their passwords."""
+    if name != "url":
+        return value
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, tuple):
+        return tuple(masked(str(each)) for each in cast("tuple[object, ...]", value))
+    return value

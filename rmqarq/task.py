@@ -1,0 +1,312 @@
+"""A task: a function under a name, to run here, enqueue there, or defer till later."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    overload,
+)
+
+import anyio.to_thread
+import msgspec
+from msgspec import Meta, Struct
+
+from rmqarq.backoff import Backoff
+from rmqarq.context import Context
+from rmqarq.errors import ConfigurationError
+from rmqarq.job import EnqueueOptions, Job, JobOptions, JobSpec
+from rmqarq.signature import Signature
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from anyio import CapacityLimiter
+
+    from rmqarq.when import When
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+ContextStateT = TypeVar("ContextStateT")
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `@app.task(...)` takes.
+
+    Args:
+        name: Instead of the function's name.
+        queue: Instead of the App's queue.
+        priority: Of its jobs, 0 to 255.
+        timeout: Seconds a run may take; `None`: no limit; not given: `job_timeout`.
+        max_retries: Further attempts after a failed run.
+        backoff: A `Backoff`, or the seconds of the first wait.
+        retry_on: The exceptions that are worth another attempt; all by default.
+        expires: Seconds after its time past which a job is dead.
+    """
+
+    name: str
+    queue: str
+    priority: int
+    timeout: float | None
+    max_retries: int
+    backoff: Backoff | float
+    retry_on: tuple[type[Exception], ...]
+    expires: float
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the runs of a task are treated; `None` leaves it to the settings."""
+
+    queue: str | None = None
+    timeout: Annotated[float, Meta(gt=0)] | None = None
+    no_timeout: bool = False
+    max_retries: Annotated[int, Meta(ge=0)] | None = None
+    backoff: Backoff | None = None
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+
+
+class Publisher(Protocol):
+    """What a task needs of its App."""
+
+    async def enqueue(self, spec: JobSpec[R], /) -> Job[R]:
+        """Send one call."""
+        ...
+
+    def local_context(self, task: str) -> Context[Any]:
+        """Make a context for a run right here."""
+        ...
+
+
+class Task(Generic[P, R_co]):
+    """A registered task.
+
+    Attributes:
+        name: Its name on the wire.
+        fn: The function as it was written.
+        policy: How its runs are treated.
+        signature: What its function takes; `None` for a task of another codebase.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        publisher: Publisher,
+        signature: Signature | None,
+        policy: Policy,
+        options: JobOptions,
+    ) -> None:
+        self.fn = fn
+        self.name = name
+        self.policy = policy
+        self.signature = signature
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
+        self.publisher = publisher
+        self._options = options
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Run the function here and now; a plain one runs in a thread.
+
+        A context is made for it if it takes one. No retry, timeout or hook applies.
+        """
+        given: tuple[Any, ...] = args
+        if self.signature is not None and self.signature.takes_context:
+            given = (self.publisher.local_context(self.name), *args)
+        return await self.call(given, kwargs)
+
+    async def call(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        limiter: CapacityLimiter | None = None,
+    ) -> R_co:
+        """Call the function with exactly these arguments, in a thread if need be.
+
+        Args:
+            args: With the context, if it takes one.
+            kwargs: Its keyword arguments.
+            limiter: Bounds the threads; by default anyio's own.
+        """
+        if self.is_async:
+            return await self.fn(*args, **kwargs)
+        return await anyio.to_thread.run_sync(
+            lambda: self.fn(*args, **kwargs), abandon_on_cancel=True, limiter=limiter
+        )
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
+        """Send the call to a worker; when this returns the broker has stored it.
+
+        Returns:
+            A handle with the job's id.
+
+        Raises:
+            TypeError: The function can't be called like that.
+            EncodeError: An argument would not arrive as it is.
+            TransportError: The broker did not store it before `publish_deadline`;
+                the kind says whether it refused or nobody knows.
+            ConfigurationError: The broker refuses us, or what we declare.
+        """
+        return await self.publisher.enqueue(self.job(*args, **kwargs))
+
+    async def defer(
+        self, when: When, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R_co]:
+        """Send the call to run later, at `when` rounded up to the next 100 ms.
+
+        Args:
+            when: Seconds, a timedelta or a datetime (a naive one is local time).
+            *args: For the function.
+            **kwargs: For the function.
+
+        Returns:
+            A handle with the job's id.
+
+        Raises:
+            TypeError: As for `enqueue`, and when `when` is none of the three.
+            ValueError: `when` is not finite.
+            EncodeError: As for `enqueue`.
+            TransportError: As for `enqueue`.
+            ConfigurationError: As for `enqueue`.
+        """
+        return await self.publisher.enqueue(self.job(*args, **kwargs).defer(when))
+
+    def job(self, *args: P.args, **kwargs: P.kwargs) -> JobSpec[R_co]:
+        """Make a call for `App.enqueue_many`.
+
+        Raises:
+            TypeError: The function can't be called like that.
+        """
+        bound: tuple[tuple[Any, ...], dict[str, Any]] = (args, kwargs)
+        if self.signature is not None:
+            bound = self.signature.bind(args, kwargs)
+        return JobSpec(self.name, self.signature, *bound, self._options)
+
+    def options(self, **options: Unpack[EnqueueOptions]) -> Task[P, R_co]:
+        """Give the same task with other options for what it enqueues.
+
+        Example:
+            >>> await process.options(queue="other", job_id="a-1").enqueue(7)
+
+        Raises:
+            TypeError: An option that does not exist.
+            ConfigurationError: A value of the wrong type or out of range.
+        """
+        other = copy.copy(self)
+        other._options = self._options.merged(self.name, options)
+        return other
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+class TaskDecorator:
+    """Registers functions as tasks: `@app.task`, `@app.task(...)`, or kept as a value.
+
+    Example:
+        >>> mail = app.task(queue="mail")
+        >>> @mail
+        ... async def welcome(user_id: int) -> None: ...
+    """
+
+    def __init__(
+        self,
+        register: Callable[[Task[..., Any]], None],
+        publisher: Publisher,
+        options: TaskOptions | None = None,
+    ) -> None:
+        self._register = register
+        self._publisher = publisher
+        self._options: TaskOptions = options or {}
+
+    # The first overload of each kind is a guard: without it a type checker takes a
+    # first parameter annotated `Any`, or not at all, for a context.
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[object, P], Coroutine[Any, Any, R]], /
+    ) -> Task[Concatenate[Any, P], R]: ...
+    @overload
+    def __call__(
+        self,
+        fn: Callable[Concatenate[Context[ContextStateT], P], Coroutine[Any, Any, R]],
+        /,
+    ) -> Task[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[object, P], R], /
+    ) -> Task[Concatenate[Any, P], R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[Context[ContextStateT], P], R], /
+    ) -> Task[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, /, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
+    def __call__(
+        self,
+        fn: Callable[..., object] | None = None,
+        /,
+        **options: Unpack[TaskOptions],
+    ) -> Task[..., Any] | TaskDecorator:
+        """Register `fn`, or give a decorator with further options."""
+        merged: TaskOptions = {**self._options, **options}
+        if fn is None:
+            return TaskDecorator(self._register, self._publisher, merged)
+        task = _make(fn, self._publisher, merged)
+        self._register(task)
+        return task
+
+
+def _make(
+    fn: Callable[..., object], publisher: Publisher, options: TaskOptions
+) -> Task[..., Any]:
+    if not callable(fn) or isinstance(fn, type | Task):
+        raise ConfigurationError("a task must be a function, not {what}", what=repr(fn))
+    name = options.get("name") or getattr(fn, "__name__", "")
+    if not name or len(name.encode()) > 255:
+        raise ConfigurationError(
+            "the task {fn} needs a name of 1 to 255 bytes", fn=repr(fn)
+        )
+    policy, job_options = _checked(name, options)
+    return Task(fn, name, publisher, Signature(fn, name), policy, job_options)
+
+
+def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
+    """Sort the options by who reads them: the worker, or whoever enqueues."""
+    given: dict[str, Any] = {**options}
+    given.pop("name", None)
+    retry_on = given.pop("retry_on", (Exception,))
+    backoff = given.pop("backoff", None)
+    for_jobs = {key: given.pop(key) for key in ("priority", "expires") if key in given}
+    if given.get("timeout", 0) is None:
+        given["no_timeout"] = True
+    unknown = given.keys() - set(Policy.__struct_fields__)
+    if unknown:
+        msg = f"the task {name} has no option {', '.join(sorted(unknown))}"
+        raise TypeError(msg)
+    if isinstance(backoff, int | float):
+        backoff = Backoff(base=float(backoff))
+    try:
+        policy = msgspec.convert(given, Policy)
+        job_options = msgspec.convert(for_jobs, JobOptions)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(
+            "an option of the task {task} can't be used: {problem}",
+            task=name,
+            problem=str(error),
+        ) from None
+    policy = msgspec.structs.replace(policy, backoff=backoff, retry_on=tuple(retry_on))
+    return policy, job_options

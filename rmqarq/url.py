@@ -1,0 +1,146 @@
+"""AMQP URLs, read strictly and once: text in, endpoints out, passwords masked."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from msgspec import Struct
+
+from rmqarq.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PORTS = {"amqp": 5672, "amqps": 5671}
+_PASSWORD = re.compile(r"(//[^/?#:@\s]*:)([^/?#\s]*)(@)")
+_ANY_PASSWORD = re.compile(r"(:)([^:/\s]*(?:/(?!/)[^:\s]*)?)(@)")
+
+
+class Endpoint(Struct, frozen=True):
+    """One broker to connect to.
+
+    Args:
+        host: Name or address.
+        port: TCP port.
+        user: Login name.
+        password: Never shown.
+        vhost: Virtual host.
+        tls: Whether the link is encrypted.
+        heartbeat: From the URL's query, in seconds; `None` leaves it to the settings.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str
+    vhost: str
+    tls: bool
+    heartbeat: int | None = None
+
+    def url(self, *, heartbeat: int, name: str) -> str:
+        """Build the URL that aiormq gets, with the password in it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        scheme = "amqps" if self.tls else "amqp"
+        login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
+        query = f"heartbeat={heartbeat}&name={quote(name, safe='')}"
+        vhost = quote(self.vhost, safe="")
+        return f"{scheme}://{login}@{host}:{self.port}/{vhost}?{query}"
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        scheme = "amqps" if self.tls else "amqp"
+        vhost = "" if self.vhost == "/" else quote(self.vhost, safe="")
+        return f"{scheme}://{self.user}:***@{host}:{self.port}/{vhost}"
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("url", str(self))]
+
+
+def masked(text: str) -> str:
+    """Give a URL, or a text with URLs in it, without the passwords."""
+    hidden = _PASSWORD.sub(r"\1***\3", text)
+    if hidden == text and "@" in text:  # a malformed URL may hide a password, too
+        hidden = _ANY_PASSWORD.sub(r"\1***\3", text)
+    return hidden
+
+
+def parse_urls(given: str | Sequence[str]) -> tuple[Endpoint, ...]:
+    """Read one URL, several separated by commas, or a sequence of them.
+
+    Only `amqp` and `amqps` are known; of the query only `heartbeat`. No path or `/`
+    means the virtual host `/`; `%2F` is decoded.
+
+    Raises:
+        ConfigurationError: Anything in the URL that we would have to guess at.
+    """
+    texts = given.split(",") if isinstance(given, str) else list(given)
+    endpoints = tuple(parse_url(text.strip()) for text in texts if text.strip())
+    if not endpoints:
+        raise ConfigurationError("the broker URL is empty")
+    return endpoints
+
+
+def parse_url(text: str) -> Endpoint:
+    """Read one AMQP URL.
+
+    Raises:
+        ConfigurationError: As for `parse_urls`.
+    """
+    parts = _split(text)
+    if parts.scheme not in PORTS:
+        raise _refused(text, "it must begin with amqp:// or amqps://")
+    if parts.fragment:
+        raise _refused(text, "'#' must be written %23 in a user name or password")
+    if not parts.hostname:
+        raise _refused(text, "it names no host")
+    path = parts.path
+    if path.count("/") > 1:
+        raise _refused(text, "a '/' in a virtual host must be written %2F")
+    return Endpoint(
+        host=parts.hostname,
+        port=parts.port or PORTS[parts.scheme],
+        user=unquote(parts.username) if parts.username is not None else "guest",
+        password=unquote(parts.password) if parts.password is not None else "guest",
+        vhost=unquote(path[1:]) or "/",
+        tls=parts.scheme == "amqps",
+        heartbeat=_heartbeat(text, parts.query),
+    )
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises when it is not a number
+    except ValueError:
+        raise _refused(text, "host or port can't be read") from None
+    return parts
+
+
+def _heartbeat(text: str, query: str) -> int | None:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    value = options.pop("heartbeat", None)
+    if options:
+        unknown = ", ".join(sorted(options))
+        raise _refused(
+            text,
+            f"the query may only hold heartbeat, not {unknown};"
+            " everything else has a setting, such as tls_ca or connect_timeout",
+        )
+    if value is None:
+        return None
+    if not value.isdecimal() or not 0 < int(value) <= 65535:
+        raise _refused(text, "heartbeat must be whole seconds from 1 to 65535")
+    return int(value)
+
+
+def _refused(text: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        "the broker URL {url} can't be used: {problem}",
+        url=repr(masked(text)),
+        problem=problem,
+    )

@@ -1,0 +1,1 @@
+"""All that knows AMQP 0-9-1."""

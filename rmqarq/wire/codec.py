@@ -1,0 +1,236 @@
+"""Messages as bytes: JSON or MessagePack, packed or not, never above a limit."""
+
+from __future__ import annotations
+
+import gzip
+import time
+import zlib
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from rmqarq.errors import DecodeError, EncodeError
+from rmqarq.message import WIRE_VERSION, Message
+from rmqarq.wire import properties
+
+if TYPE_CHECKING:
+    from rmqarq.settings import Settings
+
+Serializer: TypeAlias = Literal["json", "msgpack"]
+
+CONTENT_TYPES: dict[Serializer, str] = {
+    "json": "application/json",
+    "msgpack": "application/msgpack",
+}
+_SERIALIZERS: dict[str, Serializer] = {
+    "application/json": "json",
+    "application/msgpack": "msgpack",
+    "application/x-msgpack": "msgpack",
+    "application/vnd.msgpack": "msgpack",
+}
+UNREADABLE = (
+    msgspec.MsgspecError,
+    UnicodeError,
+    RecursionError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+"""All that msgspec and the types it builds may raise at bytes from outside."""
+
+
+class Envelope(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A message as it arrives: its arguments still encoded."""
+
+    args: Raw = Raw(b"")
+    kwargs: Raw = Raw(b"")
+
+
+class Encoded(NamedTuple):
+    """A body ready to be published."""
+
+    content_type: str
+    content_encoding: str | None
+    body: bytes
+
+
+class Decoded(NamedTuple):
+    """A message that arrived, and how its arguments are written."""
+
+    message: Envelope
+    serializer: Serializer
+
+
+class Codec:
+    """Turns messages into bytes and back, within the limits of `settings`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._serializer: Serializer = settings.serializer
+        self._max_body = settings.max_body
+        self._pack_above = (
+            settings.compression_threshold if settings.compression else None
+        )
+
+    def encode(self, message: Message, serializer: Serializer | None = None) -> Encoded:
+        """Encode a message.
+
+        Args:
+            message: With its arguments as values, or as `Raw` of the same serializer.
+            serializer: Instead of the App's own, for a message that came in it.
+
+        Raises:
+            EncodeError: Something in it can't be encoded, or it is above `max_body`.
+        """
+        serializer = serializer or self._serializer
+        try:
+            body = encoder(serializer).encode(message)
+        except UNREADABLE as error:
+            raise EncodeError(
+                "a message for {task} can't be encoded: {problem}",
+                task=message.task,
+                problem=str(error),
+            ) from error
+        if len(body) > self._max_body:
+            raise EncodeError(
+                "a message for {task} takes {size} bytes; max_body allows {limit}",
+                task=message.task,
+                size=len(body),
+                limit=self._max_body,
+            )
+        content_type = CONTENT_TYPES[serializer]
+        if self._pack_above is not None and len(body) > self._pack_above:
+            return Encoded(content_type, "gzip", gzip.compress(body, 6, mtime=0))
+        return Encoded(content_type, None, body)
+
+    def decode(self, raw_properties: bytes, body: bytes) -> Decoded:
+        """Decode what a queue delivered.
+
+        Raises:
+            DecodeError: It is not a message of format version 1.
+        """
+        try:
+            content_type, encoding, _ = properties.decode_head(raw_properties)
+            serializer = serializer_of(content_type)
+            body = self._unpacked(encoding, body)
+            message = _decoder(serializer).decode(body)
+            if message.version != WIRE_VERSION:
+                raise DecodeError(
+                    "the message has format version {version}; this worker reads 1",
+                    version=message.version,
+                )
+            if not (message.task and message.id and message.enqueued_at):
+                message = _completed(message, properties.decode(raw_properties))
+        except UNREADABLE as error:
+            raise DecodeError(
+                "the message can't be read: {problem}", problem=str(error)
+            ) from error
+        return Decoded(message, serializer)
+
+    def _unpacked(self, encoding: str | None, body: bytes) -> bytes:
+        if encoding == "gzip":
+            body = self._unzipped(body)
+        elif encoding:
+            raise DecodeError(
+                "the content encoding {encoding} is not known", encoding=repr(encoding)
+            )
+        if len(body) > self._max_body:
+            raise self._too_large()
+        return body
+
+    def _unzipped(self, body: bytes) -> bytes:
+        unzip = zlib.decompressobj(wbits=31)
+        try:
+            unpacked = unzip.decompress(body, self._max_body + 1)
+        except zlib.error as error:
+            raise DecodeError(
+                "the body is not gzip: {problem}", problem=str(error)
+            ) from error
+        if len(unpacked) > self._max_body:
+            raise self._too_large()
+        if not unzip.eof:
+            raise DecodeError("the gzip body is cut short")
+        return unpacked
+
+    def _too_large(self) -> DecodeError:
+        return DecodeError(
+            "the body is larger than max_body allows ({limit} bytes)",
+            limit=self._max_body,
+        )
+
+
+def serializer_of(content_type: str | None) -> Serializer:
+    """Tell how a body is written; nothing said means JSON.
+
+    Raises:
+        DecodeError: A content type that is neither JSON nor MessagePack.
+    """
+    if content_type is None:
+        return "json"
+    serializer = _SERIALIZERS.get(content_type)
+    if serializer is None:  # parameters such as a charset are rare, so looked at last
+        bare = content_type.partition(";")[0].strip().lower()
+        serializer = _SERIALIZERS.get(bare)
+    if serializer is None:
+        raise DecodeError(
+            "the content type {content_type} is neither JSON nor MessagePack",
+            content_type=repr(content_type),
+        )
+    return serializer
+
+
+@cache
+def encoder(serializer: Serializer) -> msgspec.json.Encoder | msgspec.msgpack.Encoder:
+    """Give the one encoder of a serializer."""
+    if serializer == "json":
+        return msgspec.json.Encoder(enc_hook=_encode_foreign)
+    return msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
+
+
+def typed_decoder(serializer: Serializer, kind: Any) -> Any:
+    """Make a decoder that builds `kind`, pydantic models included.
+
+    Raises:
+        TypeError: msgspec can't build such a type.
+    """
+    module = msgspec.json if serializer == "json" else msgspec.msgpack
+    return module.Decoder(kind, dec_hook=_decode_foreign)
+
+
+@cache
+def _decoder(serializer: Serializer) -> Any:
+    module = msgspec.json if serializer == "json" else msgspec.msgpack
+    return module.Decoder(Envelope)
+
+
+def is_pydantic(kind: Any) -> bool:
+    """Tell whether a type is a pydantic model, without importing pydantic."""
+    return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
+
+
+def _encode_foreign(value: Any) -> Any:
+    if is_pydantic(type(value)):
+        return value.model_dump(mode="json")
+    msg = f"{type(value).__qualname__} can't travel in a message"
+    raise TypeError(msg)
+
+
+def _decode_foreign(kind: type[Any], value: Any) -> Any:
+    if is_pydantic(kind):
+        return kind.model_validate(value)
+    msg = f"{kind} can't be built from a message"
+    raise NotImplementedError(msg)
+
+
+def _completed(message: Envelope, found: properties.Properties) -> Envelope:
+    """Fill what a foreign producer left to the AMQP properties."""
+    task = message.task or found.type
+    if not task:
+        raise DecodeError("the message names no task, neither in body nor in 'type'")
+    return msgspec.structs.replace(
+        message,
+        task=task,
+        id=message.id or found.correlation_id or found.message_id or "",
+        enqueued_at=message.enqueued_at or float(found.timestamp or time.time()),
+    )

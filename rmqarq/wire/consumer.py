@@ -1,0 +1,214 @@
+"""Consuming one queue on one channel: deliveries into our own hands, acks together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from rmqarq.wire import frames, properties
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aiormq.abc import AbstractChannel
+
+    from rmqarq.wire.connection import Connection
+    from rmqarq.wire.frames import Deliver, Event
+
+
+class Delivery:
+    """A received message, with the right to settle it once.
+
+    Attributes:
+        queue: The queue it came from.
+        redelivered: The broker had delivered it before.
+        properties: Its encoded properties, as they came.
+        body: Its payload, as it came.
+    """
+
+    __slots__ = ("_consumer", "_tag", "body", "properties", "redelivered")
+
+    def __init__(self, consumer: Consumer, content: Deliver) -> None:
+        self._consumer = consumer
+        self._tag = content[0]
+        self.redelivered = content[1]
+        self.properties = content[4]
+        self.body = content[5]
+
+    @property
+    def queue(self) -> str:
+        """The queue it came from."""
+        return self._consumer.queue
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be settled; else the broker delivers it again."""
+        return self._consumer.usable
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The AMQP headers.
+
+        Raises:
+            PropertyError: They can't be read.
+        """
+        return properties.decode_head(self.properties)[2]
+
+    def ack(self) -> None:
+        """Tell the broker to forget it; written at the end of this turn."""
+        self._consumer.settle(self._tag, ack=True)
+
+    def release(self) -> None:
+        """Give it back to the queue (`basic.nack` with requeue)."""
+        self._consumer.settle(self._tag, ack=False)
+
+
+class Consumer:
+    """A consumer on a channel of its own.
+
+    Args:
+        connection: The connection it is on.
+        channel: A fresh channel, used for nothing else.
+        queue: The queue to consume.
+        on_delivery: Called for each message, inside the reader: it must not block.
+
+    Attributes:
+        ended: Done when no more deliveries will come, with the reason.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        channel: AbstractChannel,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+    ) -> None:
+        self.queue = queue
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self._connection = connection
+        self._channel = channel
+        self._on_delivery = on_delivery
+        self._open = True
+        self._tag: str | None = None
+        self._settled = _SettledTags()
+        self._acks: list[int] = []
+        self._nacks: list[int] = []
+
+    @property
+    def usable(self) -> bool:
+        """Whether deliveries may still be settled."""
+        return self._open and self._connection.alive
+
+    async def start(self, prefetch: int) -> None:
+        """Ask the broker for messages.
+
+        Args:
+            prefetch: The most it may send before we settle (`basic.qos`).
+
+        Raises:
+            ConnectionLost: The link broke.
+            ChannelRefused: The broker refuses, e.g. for want of permission.
+        """
+        self._connection.tap.register(self._channel.number, self._on_event)
+        call = self._connection.call
+        await call(self._channel.basic_qos(prefetch_count=prefetch))
+        answer = await call(self._channel.basic_consume(self.queue, _unused))
+        self._tag = answer.consumer_tag
+
+    async def cancel(self) -> None:
+        """Stop deliveries; when this returns none will come any more.
+
+        Raises:
+            ConnectionLost: The link broke.
+            ChannelRefused: The channel is gone.
+        """
+        tag, self._tag = self._tag, None
+        if tag is not None and self.usable:
+            await self._connection.call(self._channel.basic_cancel(tag))
+
+    async def close(self) -> None:
+        """Close the channel; the broker has handled every ack when this returns.
+
+        Raises:
+            ConnectionLost: The link broke.
+        """
+        self._flush()
+        if not self.usable:
+            return
+        self._end("closed by us")
+        await self._connection.call(self._channel.close(), timeout=5.0)
+
+    def settle(self, tag: int, *, ack: bool) -> None:
+        """Ack or give back a delivery; nothing is written to a dead channel."""
+        if not self.usable:
+            return
+        if not self._acks and not self._nacks:
+            self._loop.call_soon(self._flush)
+        (self._acks if ack else self._nacks).append(tag)
+
+    def _flush(self) -> None:
+        acks, self._acks = self._acks, []
+        nacks, self._nacks = self._nacks, []
+        if not self.usable or not (acks or nacks):
+            return
+        number = self._channel.number
+        through, singles = self._settled.add(acks, nacks)
+        parts = [frames.nack(number, tag, requeue=True) for tag in nacks]
+        if through:
+            parts.append(frames.ack(number, through, multiple=True))
+        parts += [frames.ack(number, tag) for tag in singles]
+        self._connection.write(b"".join(parts))
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, frames.Deliver):
+            self._on_delivery(Delivery(self, event))
+        elif isinstance(event, frames.Closed):
+            self._end(event.text)
+        elif isinstance(event, frames.Cancelled):
+            # still usable: what was delivered may be settled, but no more will come
+            self._finish("the broker cancelled the consumer")
+
+    def _end(self, cause: str) -> None:
+        self._open = False
+        self._connection.tap.forget(self._channel.number, self._on_event)
+        self._finish(cause)
+
+    def _finish(self, cause: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(cause)
+
+
+class _SettledTags:
+    """Finds the acks that one `multiple` ack can say.
+
+    Naming a tag that is settled already closes the channel (406), so the run must end
+    at a tag that is settled now; and a `multiple` ack must not cover an open one.
+    """
+
+    def __init__(self) -> None:
+        self._low = 1  # every tag below is settled
+        self._above: set[int] = set()
+
+    def add(self, acks: list[int], nacks: list[int]) -> tuple[int, list[int]]:
+        """Give the tag to ack with `multiple` (0: none), and those to ack singly."""
+        acks.sort()
+        first = self._low
+        if not nacks and not self._above and acks[0] == first:
+            last = acks[-1]
+            if last - first + 1 == len(acks):  # the common case: all in order
+                self._low = last + 1
+                return (last, []) if len(acks) > 1 else (0, acks)
+        above = self._above
+        above.update(acks, nacks)
+        while self._low in above:
+            above.remove(self._low)
+            self._low += 1
+        run = [tag for tag in acks if tag < self._low]
+        if len(run) < 2:
+            return 0, acks
+        return run[-1], acks[len(run) :]
+
+
+async def _unused(_: object) -> None:
+    """Stand in for aiormq's callback: the tap takes every delivery before it."""

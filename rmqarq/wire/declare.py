@@ -1,0 +1,130 @@
+"""Declares a topology on a throw-away channel, and says what stands against it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rmqarq.errors import (
+    AccessRefused,
+    ConfigurationError,
+    ConnectionLost,
+    RmqarqError,
+    TopologyMismatch,
+    Unroutable,
+)
+from rmqarq.wire.connection import ChannelRefused
+
+if TYPE_CHECKING:
+    from aiormq.abc import AbstractChannel
+
+    from rmqarq.wire.connection import Connection
+    from rmqarq.wire.topology import Topology
+
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>.*)' in vhost"
+    r" .*: received (?P<ours>.+) but current is (?P<theirs>.+)$",
+    re.DOTALL,
+)
+
+
+async def declare(connection: Connection, topology: Topology) -> None:
+    """Declare exchanges, queues and bindings that are not there yet.
+
+    Raises:
+        TopologyMismatch: One exists with other arguments.
+        AccessRefused: The user may not declare it.
+        ConnectionLost: The link broke.
+    """
+    channel = await connection.channel()
+    call = connection.call
+    name = ""
+    try:
+        for exchange in topology.exchanges:
+            name = exchange.name
+            await call(
+                channel.exchange_declare(
+                    name,
+                    exchange_type=exchange.type,
+                    durable=True,
+                    arguments=dict(exchange.arguments),
+                )
+            )
+        for queue in topology.queues:
+            name = queue.name
+            await call(
+                channel.queue_declare(
+                    name, durable=True, arguments=dict(queue.arguments)
+                )
+            )
+        for binding in topology.bindings:
+            name = binding.queue
+            await call(channel.queue_bind(name, binding.exchange, binding.key))
+    except ChannelRefused as error:
+        raise explained(error, name) from error
+    await _close(connection, channel)
+
+
+async def count(connection: Connection, queue: str) -> int | None:
+    """Give the number of ready messages in a queue; `None` if there is no such queue.
+
+    Raises:
+        AccessRefused: The user may not look at it.
+        ConnectionLost: The link broke.
+    """
+    channel = await connection.channel()
+    try:
+        answer = await connection.call(channel.queue_declare(queue, passive=True))
+    except ChannelRefused as error:
+        if error.code == 404:
+            return None
+        raise explained(error, queue) from error
+    await _close(connection, channel)
+    return answer.message_count or 0
+
+
+async def require(connection: Connection, queue: str) -> None:
+    """Check that a queue exists, and change nothing.
+
+    Raises:
+        ConfigurationError: It does not exist.
+        AccessRefused: The user may not look at it.
+        ConnectionLost: The link broke.
+    """
+    if await count(connection, queue) is None:
+        raise ConfigurationError(
+            "the queue {queue} does not exist, and declare='passive' makes none",
+            queue=repr(queue),
+        )
+
+
+def explained(error: ChannelRefused, name: str) -> RmqarqError:
+    """Say in our words why the broker closed a channel."""
+    if error.code == 403:
+        return AccessRefused(
+            "the broker refuses access to {name}: {text}",
+            name=repr(name),
+            text=error.text,
+        )
+    if error.code == 404:
+        return Unroutable(
+            "the broker does not know {name}: {text}", name=repr(name), text=error.text
+        )
+    found = _INEQUIVALENT.search(error.text)
+    if found is not None:
+        return TopologyMismatch(
+            "{kind} {name} exists with {argument} = {theirs}, and we want {ours};"
+            " use the same arguments, another name, or declare='passive'",
+            **{**found.groupdict(), "name": repr(found["name"])},
+        )
+    if error.code in (405, 406):
+        return ConfigurationError(
+            "the broker refuses {name}: {text}", name=repr(name), text=error.text
+        )
+    return ConnectionLost(
+        "the connection to the broker was lost: {cause}", cause=error.text
+    )
+
+
+async def _close(connection: Connection, channel: AbstractChannel) -> None:
+    await connection.call(channel.close())

@@ -1,0 +1,91 @@
+"""The decimal delay ladder: how a delay becomes a path through queues with a TTL.
+
+A delay is counted in units of 100 ms; each non-zero decimal digit is one rung, a
+queue that holds every message for digit x 10^k units and then dead-letters it one
+decade down. RabbitMQ keeps all routing keys of a dead-lettered message when the queue
+sets none, and tries those of its `CC` header ("sender-selected distribution") too: so
+the target queue travels as routing key and the rungs in `CC`, and at each ladder
+exchange at most one key matches. Where none does, the alternate exchange passes the
+message on, at last to `due`, where the target's own key matches.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from rmqarq.wire.names import Names
+
+UNIT = 0.1
+DECADES = 9
+LONGEST = (10**DECADES - 1) * UNIT
+"""The longest delay of one trip: 3.17 years. Longer ones are cut and sent on."""
+
+
+class Rung(Struct, frozen=True, order=True):
+    """One queue of the ladder: `digit` x 10^`decade` units of 100 ms."""
+
+    decade: int
+    digit: int
+
+    @property
+    def ttl_ms(self) -> int:
+        """How long it holds a message, in milliseconds."""
+        return self.digit * 10**self.decade * 100
+
+    @property
+    def label(self) -> str:
+        """Its time as people write it: `500ms`, `30s`, `2000s`."""
+        ms = self.ttl_ms
+        return f"{ms // 1000}s" if ms >= 1000 else f"{ms}ms"
+
+
+class DelayPlan(Struct, frozen=True):
+    """Where to publish a delayed message.
+
+    Args:
+        exchange: The ladder exchange of the highest decade.
+        cc: The names of the rungs, for the `CC` header.
+        rungs: The rungs themselves, highest first.
+        delay: The seconds they hold the message together.
+    """
+
+    exchange: str
+    cc: list[str]
+    rungs: tuple[Rung, ...]
+    delay: float
+
+
+def rungs_for(delay: float) -> tuple[Rung, ...]:
+    """Split a delay in seconds into rungs, highest first; at least one unit.
+
+    Rounds up to the next 100 ms, so that nothing is early; a delay above `LONGEST`
+    is cut to it.
+
+    Example:
+        >>> [rung.label for rung in rungs_for(3600)]
+        ['3000s', '600s']
+    """
+    units = max(1, math.ceil(round(min(delay, LONGEST) / UNIT, 6)))
+    digits = enumerate(reversed(str(units)))
+    found = [Rung(decade, int(digit)) for decade, digit in digits if digit != "0"]
+    return tuple(reversed(found))
+
+
+def plan(delay: float, names: Names) -> DelayPlan:
+    """Compute the way of a message that shall wait `delay` seconds."""
+    rungs = rungs_for(delay)
+    return DelayPlan(
+        exchange=names.ladder(rungs[0].decade),
+        cc=[names.rung(rung.label) for rung in rungs],
+        rungs=rungs,
+        delay=sum(rung.ttl_ms for rung in rungs) / 1000,
+    )
+
+
+def every_rung() -> list[Rung]:
+    """Give all 81 rungs of the ladder, lowest first."""
+    return [Rung(decade, digit) for decade in range(DECADES) for digit in range(1, 10)]

@@ -1,0 +1,136 @@
+"""A connection that is made anew when it is needed and lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING
+
+from rmqarq.errors import ConfigurationError, ConnectionFailed, TransportError
+from rmqarq.wire.connection import Connection, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rmqarq.settings import Settings
+    from rmqarq.url import Endpoint
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT, LATER_WAIT = 0.05, 1.0, 2.0
+FIRST_MINUTE = 60.0
+
+
+class Link:
+    """Finds a live connection among several brokers.
+
+    Args:
+        endpoints: Brokers that serve the same queues, tried in random order.
+        settings: For timeouts, heartbeat and TLS.
+        role: `publish` or `consume`, for the connection's name.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], settings: Settings, role: str
+    ) -> None:
+        self._endpoints = random.sample(endpoints, len(endpoints))
+        self._settings = settings
+        self._role = role
+        self._current: Connection | None = None
+        self._attempt: asyncio.Task[Connection] | None = None
+        self._waiting = 0
+        self._last_error: TransportError | None = None
+        self.connects = 0
+
+    @property
+    def current(self) -> Connection | None:
+        """The connection that is up now, if any."""
+        current = self._current
+        return current if current is not None and current.alive else None
+
+    async def connection(self, deadline: float | None = None) -> Connection:
+        """Give the live connection; make one first if there is none.
+
+        Args:
+            deadline: Time of the event loop at which to give up; `None`: never.
+
+        Raises:
+            ConnectionFailed: No broker could be reached by then.
+            ConfigurationError: A broker was reached and refuses us.
+        """
+        if (current := self.current) is not None:
+            return current
+        if self._attempt is None or self._attempt.done():
+            self._attempt = asyncio.get_running_loop().create_task(self._connect())
+        return await self._wait_for(self._attempt, deadline)
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._attempt is not None and not self._attempt.done():
+            self._attempt.cancel()
+            await asyncio.wait((self._attempt,))
+        current, self._current = self._current, None
+        if current is not None:
+            await current.close()
+
+    async def _wait_for(
+        self, attempt: asyncio.Task[Connection], deadline: float | None
+    ) -> Connection:
+        now = asyncio.get_running_loop().time()
+        left = None if deadline is None else max(0.0, deadline - now)
+        self._waiting += 1
+        try:
+            await asyncio.wait((attempt,), timeout=left)
+        finally:
+            self._waiting -= 1
+            if not attempt.done() and not self._waiting:
+                attempt.cancel()
+        if attempt.done() and not attempt.cancelled():
+            return attempt.result()
+        last = self._last_error
+        raise ConnectionFailed(
+            "no broker could be reached in time: {cause}",
+            cause=str(last) if last else "no answer",
+        ) from last
+
+    async def _connect(self) -> Connection:
+        """Try one broker after the other until one takes us."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        tries = 0
+        while True:
+            endpoint = self._endpoints[tries % len(self._endpoints)]
+            tries += 1
+            try:
+                return await self._try(endpoint)
+            except ConfigurationError:
+                raise
+            except TransportError as error:
+                self._last_error = error
+                self._report(tries, error)
+            await asyncio.sleep(_pause(tries, loop.time() - began))
+
+    async def _try(self, endpoint: Endpoint) -> Connection:
+        connection = await connect(endpoint, self._settings, self._role)
+        if self.connects:
+            log.info("connected again to %(broker)s", {"broker": endpoint})
+        self.connects += 1
+        self._current = connection
+        return connection
+
+    def _report(self, tries: int, error: TransportError) -> None:
+        level = (
+            logging.WARNING if tries in (1, 10) or tries % 60 == 0 else logging.DEBUG
+        )
+        log.log(
+            level,
+            "attempt %(tries)d: %(problem)s",
+            {"tries": tries, "problem": error},
+        )
+
+
+def _pause(tries: int, elapsed: float) -> float:
+    """Full jitter, so that many clients do not return in step."""
+    ceiling = LONGEST_WAIT if elapsed < FIRST_MINUTE else LATER_WAIT
+    return random.uniform(0.2, 1) * min(ceiling, FIRST_WAIT * 2 ** min(tries, 10))

@@ -1,0 +1,272 @@
+"""Confirmed publishing: a window of open publishes on one channel, each with an end.
+
+RabbitMQ confirms out of order when several queues are involved and may confirm many at
+once; what it can't route it returns first and confirms later (publisher confirms and
+`mandatory`, both in RabbitMQ's documentation).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from rmqarq.errors import (
+    BrokerBlocked,
+    ConnectionLost,
+    OutcomeUnknown,
+    QueueFull,
+    TransportError,
+    Unroutable,
+)
+from rmqarq.wire import frames, properties
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rmqarq.wire.connection import Connection
+    from rmqarq.wire.frames import Closed, Confirm, Event, Returned
+    from rmqarq.wire.publication import Publication
+
+WINDOW = 1000
+UNSENT = 4 * 1024 * 1024
+SWEEP = 0.25
+KNOWN_ROUTES = 1024
+
+
+class Receipt:
+    """The fate of publications that were sent together.
+
+    Attributes:
+        done: Set when every one is confirmed, refused or given up.
+        errors: By position, the error of each that was not stored for certain.
+    """
+
+    __slots__ = ("deadline", "done", "errors", "first", "missing")
+
+    def __init__(
+        self, done: asyncio.Future[None], first: int, count: int, deadline: float
+    ) -> None:
+        self.done = done
+        self.first = first
+        self.missing = count
+        self.deadline = deadline
+        self.errors: dict[int, TransportError] = {}
+
+    def settle(self, tag: int, error: TransportError | None = None) -> None:
+        """Note the end of one publication; an earlier error stays."""
+        if error is not None:
+            self.errors.setdefault(tag - self.first, error)
+        self.missing -= 1
+        if self.missing == 0 and not self.done.done():
+            self.done.set_result(None)
+
+    def note_return(self, tag: int, error: TransportError) -> None:
+        """Keep the return until the confirm, which always comes later."""
+        self.errors[tag - self.first] = error
+
+
+class PublishChannel:
+    """One channel in confirm mode, used for nothing else.
+
+    Args:
+        connection: The connection it is on.
+        number: The channel's number; it must be open and in confirm mode.
+    """
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection = connection
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._open = True
+        self._next = 1
+        self._low = 1
+        self._pending: dict[int, Receipt] = {}
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._routes: dict[tuple[str, str], bytes] = {}
+        self._sweeping = False
+        self._id = connection.id.encode() + b"."
+        connection.tap.register(number, self._on_event)
+        connection.watch(self._let_in)
+        if not connection.alive:
+            self._end("the link was lost")
+
+    @property
+    def usable(self) -> bool:
+        """Whether something may be written to it now."""
+        return self._open and self.connection.alive
+
+    def has_room(self, count: int) -> bool:
+        """Whether `count` publications may be sent without waiting."""
+        return (
+            not self._room
+            and self._fits(count)
+            and self.connection.blocked is None
+            and not self.connection.tap.paused
+        )
+
+    async def wait_for_room(self, count: int, deadline: float) -> None:
+        """Wait until `count` publications fit, the channel ends, or it is too late.
+
+        Raises:
+            BrokerBlocked: The broker has stopped reading us and did not resume.
+            OutcomeUnknown: The window stayed full: the broker does not confirm.
+        """
+        while self.usable and not self.has_room(count):
+            turn = self._loop.create_future()
+            self._room.append(turn)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await turn
+            except TimeoutError:
+                raise self.too_late() from None
+            finally:
+                if turn in self._room:
+                    self._room.remove(turn)
+            if self._fits(count):
+                return
+
+    def send(self, batch: Sequence[Publication], deadline: float) -> Receipt:
+        """Number the publications and write them at the end of this turn of the loop.
+
+        Must be called only while `usable`.
+        """
+        first = self._next
+        receipt = Receipt(self._loop.create_future(), first, len(batch), deadline)
+        frame_max = self.connection.frame_max
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        for tag, each in enumerate(batch, first):
+            filled = each.template.fill(self._id + b"%d" % tag)
+            data = self._method(each) + frames.content(
+                self._number, filled, each.body, frame_max
+            )
+            self._pending[tag] = receipt
+            self._unsent.append(data)
+            self._unsent_bytes += len(data)
+        self._next = first + len(batch)
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(SWEEP, self._sweep)
+        return receipt
+
+    def _fits(self, count: int) -> bool:
+        pending = len(self._pending)
+        return (
+            pending == 0 or pending + count <= WINDOW
+        ) and self._unsent_bytes < UNSENT
+
+    def _method(self, publication: Publication) -> bytes:
+        route = (publication.exchange, publication.routing_key)
+        method = self._routes.get(route)
+        if method is None:
+            if len(self._routes) >= KNOWN_ROUTES:
+                self._routes.clear()
+            method = frames.publish_method(self._number, *route, mandatory=True)
+            self._routes[route] = method
+        return method
+
+    def _flush(self) -> None:
+        data, self._unsent = self._unsent, []
+        self._unsent_bytes = 0
+        if self.usable:
+            self.connection.write(b"".join(data) if len(data) > 1 else data[0])
+        self._let_in()
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, frames.Confirm):
+            self._on_confirm(event)
+        elif isinstance(event, frames.Returned):
+            self._on_returned(event)
+        elif isinstance(event, frames.Closed):
+            self._on_closed(event)
+
+    def _on_confirm(self, event: Confirm) -> None:
+        error = None
+        if not event.accepted:
+            error = QueueFull(
+                "the broker refused a message (basic.nack);"
+                " the queue or a queue on its way is full"
+            )
+        if event.multiple:
+            for tag in range(self._low, event.tag + 1):
+                if (receipt := self._pending.pop(tag, None)) is not None:
+                    receipt.settle(tag, error)
+            self._low = max(self._low, event.tag + 1)
+        elif (receipt := self._pending.pop(event.tag, None)) is not None:
+            receipt.settle(event.tag, error)
+        if self._room:
+            self._let_in()
+
+    def _on_returned(self, event: Returned) -> None:
+        _, _, number = (_message_id(event.properties) or "").rpartition(".")
+        tag = int(number) if number.isdecimal() else 0
+        if (receipt := self._pending.get(tag)) is not None:
+            receipt.note_return(
+                tag,
+                Unroutable(
+                    "the broker has no queue for {key} ({text})",
+                    key=repr(event.routing_key),
+                    text=event.text,
+                ),
+            )
+
+    def _on_closed(self, event: Closed) -> None:
+        self._end(event.text)
+
+    def _end(self, cause: str) -> None:
+        """Fail all that is open: stored or not, nobody can tell."""
+        self._open = False
+        pending, self._pending = self._pending, {}
+        for tag, receipt in pending.items():
+            receipt.settle(
+                tag,
+                ConnectionLost(
+                    "the connection to the broker was lost: {cause}", cause=cause
+                ),
+            )
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Wake those who wait for room; each looks for itself."""
+        places = WINDOW - len(self._pending)
+        closed = not self.usable
+        while self._room and (places > 0 or closed):
+            places -= 1
+            turn = self._room.popleft()
+            if not turn.done():
+                turn.set_result(None)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        late = [tag for tag, each in self._pending.items() if each.deadline <= now]
+        for tag in late:
+            self._pending.pop(tag).settle(tag, self.too_late())
+        if late:
+            self._let_in()
+        self._sweeping = bool(self._pending)
+        if self._sweeping:
+            self._loop.call_later(SWEEP, self._sweep)
+
+    def too_late(self) -> TransportError:
+        """Make the error for a publish that met its deadline."""
+        blocked = self.connection.blocked
+        if blocked is not None:
+            return BrokerBlocked(
+                "the broker has stopped reading publishers ({reason});"
+                " what was sent may still be stored when it resumes",
+                reason=blocked,
+            )
+        return OutcomeUnknown(
+            "the broker did not confirm before the deadline;"
+            " the job may have been stored or not"
+        )
+
+
+def _message_id(raw: bytes) -> str | None:
+    try:
+        return properties.decode(raw).message_id
+    except properties.PropertyError:
+        return None

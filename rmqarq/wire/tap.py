@@ -1,0 +1,166 @@
+"""The content tap: takes content frames out of the byte stream as it arrives.
+
+aiormq runs the connection; this protocol stands before its reader. Frames of tapped
+channels that carry content or confirms go straight to our own hands, all others go on
+to aiormq unchanged and in order. Closes are seen in the very call that brings them,
+because a frame written to a closing channel costs the whole connection (504).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from rmqarq.wire.frames import (
+    HEARTBEAT_FRAME,
+    METHOD,
+    Assembler,
+    Blocked,
+    Closed,
+    Confirm,
+    Deliver,
+    Event,
+    Returned,
+    Splitter,
+    decode_method,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Sink: TypeAlias = "Callable[[Event], None]"
+
+FIRST_FRAME_MAX = 1024 * 1024  # before tuning; a handshake frame is far smaller
+HEARTBEAT_PAUSE = 1.0
+UNBOUNDED = 2**30  # aiormq drains its reader at once; pausing would stop confirms
+
+
+class TapProtocol(asyncio.StreamReaderProtocol):
+    """The protocol of one connection.
+
+    Attributes:
+        transport: The socket.
+        closed: What the broker said when it closed the connection, if it did.
+        blocked: Why the broker does not read us at present, or `None`.
+        paused: True while the socket takes no more bytes.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.reader = asyncio.StreamReader(limit=UNBOUNDED, loop=loop)
+        super().__init__(self.reader, loop=loop)
+        self.closed: Closed | None = None
+        self.blocked: str | None = None
+        self.paused = False
+        self.on_change: Callable[[], None] = _nothing
+        self.on_lost: Callable[[BaseException | None], None] = _nothing
+        self._splitter = Splitter(FIRST_FRAME_MAX)
+        self._taps: dict[int, tuple[Assembler, Sink]] = {}
+        self._clock = loop.time
+        self._passed_on_at = 0.0
+        self._tapped = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport: content is written to it directly."""
+        self.transport = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
+
+    def limit_frames(self, frame_max: int) -> None:
+        """Refuse frames above the negotiated `frame_max` from now on (0: no limit)."""
+        self._splitter.frame_max = frame_max or 2**32
+
+    def register(self, channel: int, sink: Sink) -> None:
+        """Send the content events of `channel` to `sink` from now on."""
+        self._tapped = True
+        self._taps[channel] = (Assembler(), sink)
+
+    def forget(self, channel: int, sink: Sink) -> None:
+        """Stop tapping; numbers are used again, so only for the sink that has it."""
+        if (tap := self._taps.get(channel)) is not None and tap[1] == sink:
+            del self._taps[channel]
+
+    def data_received(self, data: bytes) -> None:
+        """Cut into frames, hand out what is tapped, pass on the rest.
+
+        An exception here closes the connection, and `connection_lost` carries it.
+        """
+        buffer, frames = self._splitter.feed(data)
+        taps = self._taps
+        passed_on: list[bytes] = []
+        for kind, channel, start, stop in frames:
+            tap = taps.get(channel)
+            if tap is None:
+                if channel == 0 and kind == METHOD:
+                    self._observe(buffer, start, stop)
+            elif kind != METHOD:
+                event = tap[0].feed(kind, buffer, start, stop)
+                if event is not None:
+                    tap[1](event)
+                continue
+            elif self._take_method(channel, tap, decode_method(buffer, start, stop)):
+                continue
+            passed_on.append(buffer[start - 7 : stop + 1])
+        self._pass_on(passed_on)
+
+    def _take_method(
+        self, channel: int, tap: tuple[Assembler, Sink], event: Event | None
+    ) -> bool:
+        """Tell whether the frame ends here; the others go on to aiormq."""
+        if isinstance(event, Deliver | Returned):
+            tap[0].begin(event)
+            return True
+        if event is None:
+            return False
+        if isinstance(event, Closed):
+            self.forget(channel, tap[1])
+        tap[1](event)
+        return isinstance(event, Confirm)
+
+    def _pass_on(self, frames: list[bytes]) -> None:
+        now = self._clock()
+        if frames:
+            super().data_received(b"".join(frames))
+        elif self._tapped and now - self._passed_on_at >= HEARTBEAT_PAUSE:
+            # RabbitMQ sends no heartbeats while it sends content, and aiormq, which
+            # sees none of that, would declare the link dead
+            super().data_received(HEARTBEAT_FRAME)
+        else:
+            return
+        self._passed_on_at = now
+
+    def _observe(self, buffer: bytes, start: int, stop: int) -> None:
+        event = decode_method(buffer, start, stop)
+        if isinstance(event, Closed):
+            self.closed = event
+            self._end_taps(event)
+        elif isinstance(event, Blocked):
+            self.blocked = event.reason
+            self.on_change()
+
+    def _end_taps(self, event: Closed) -> None:
+        taps, self._taps = self._taps, {}
+        for _, sink in taps.values():
+            sink(event)
+
+    def pause_writing(self) -> None:
+        """Note that the socket takes no more bytes."""
+        super().pause_writing()
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """Note that the socket takes bytes again."""
+        super().resume_writing()
+        self.paused = False
+        self.on_change()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End all taps at once: this is the first and best sign of a lost link."""
+        text = str(exc) if exc else "the link was closed"
+        self._end_taps(self.closed or Closed(0, text))
+        self.on_lost(exc)
+        super().connection_lost(exc)
+
+
+def _nothing(*_: object) -> None:
+    """Stand in for a callback that nobody has set."""

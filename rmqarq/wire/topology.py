@@ -1,0 +1,156 @@
+"""Exchanges, queues and bindings as data: what must exist for a job to travel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from rmqarq.errors import ConfigurationError
+from rmqarq.wire.delay import DECADES, Rung
+from rmqarq.wire.names import Names, dead_letter_key, suspect_lane
+
+if TYPE_CHECKING:
+    from rmqarq.settings import Settings
+
+KEEP = 2**31 - 1
+"""A delivery limit no letter ever meets: looking at it must not delete it."""
+FAR = 10_000
+"""A net far below: RabbitMQ 4 would else drop after 20 returns, deploys included."""
+
+# what RabbitMQ accepts is wider, but the client library refuses other names
+_NAME = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")
+
+
+class Exchange(Struct, frozen=True):
+    """An exchange to be declared, durable."""
+
+    name: str
+    type: str
+    arguments: Mapping[str, Any] = {}
+
+
+class Queue(Struct, frozen=True):
+    """A queue to be declared, durable."""
+
+    name: str
+    arguments: Mapping[str, Any] = {}
+
+
+class Binding(Struct, frozen=True):
+    """A queue bound to an exchange under a key."""
+
+    queue: str
+    exchange: str
+    key: str
+
+
+class Topology(Struct, frozen=True):
+    """Things to declare, in order: exchanges, then queues, then bindings."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+
+def dead_letter_queue(queue: str, settings: Settings) -> str:
+    """The name of the dead-letter queue of `queue`."""
+    if queue == settings.queue and settings.dead_letter_queue:
+        return settings.dead_letter_queue
+    return dead_letter_key(queue)
+
+
+def check_name(queue: str) -> None:
+    """Refuse a queue name that RabbitMQ or the client library would refuse.
+
+    Raises:
+        ConfigurationError: The name is empty, too long or has other characters.
+    """
+    # 255 bytes less the longest suffix of ours
+    if not _NAME.fullmatch(queue) or len(queue) > 240 or queue.startswith("amq."):
+        raise ConfigurationError(
+            "the queue name {queue} can't be used: 1 to 240 letters, digits, spaces"
+            " or -_.:@#,/+ and no 'amq.' at the beginning",
+            queue=repr(queue),
+        )
+
+
+def foundation(names: Names) -> Topology:
+    """What every queue needs: the last hop and the net below it."""
+    return Topology(
+        exchanges=(
+            Exchange(names.lost, "fanout"),
+            Exchange(names.due, "direct", {"alternate-exchange": names.lost}),
+        ),
+        queues=(Queue(names.lost, _kept()),),
+        bindings=(Binding(names.lost, names.lost, ""),),
+    )
+
+
+def work(queue: str, settings: Settings) -> Topology:
+    """A queue of jobs with its suspect lane and its dead-letter queue."""
+    names = Names(settings.prefix)
+    lane = suspect_lane(queue)
+    dead = dead_letter_queue(queue, settings)
+    arguments = _work_arguments(queue, names, settings)
+    return Topology(
+        queues=(Queue(dead, _kept()), Queue(queue, arguments), Queue(lane, arguments)),
+        bindings=(
+            Binding(dead, names.due, dead_letter_key(queue)),
+            Binding(queue, names.due, queue),
+            Binding(lane, names.due, lane),
+        ),
+    )
+
+
+def ladder(names: Names) -> Topology:
+    """The exchanges between the rungs; each falls through to the next lower one."""
+    return Topology(
+        exchanges=tuple(
+            Exchange(
+                names.ladder(decade),
+                "direct",
+                {"alternate-exchange": names.ladder(decade - 1)},
+            )
+            for decade in range(DECADES)
+        )
+    )
+
+
+def rung(rung: Rung, names: Names) -> Topology:
+    """One rung: no `x-expires` (it would drop jobs), no dead-letter routing key."""
+    name = names.rung(rung.label)
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-message-ttl": rung.ttl_ms,
+        "x-dead-letter-exchange": names.ladder(rung.decade - 1),
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    return Topology(
+        queues=(Queue(name, arguments),),
+        bindings=(Binding(name, names.ladder(rung.decade), name),),
+    )
+
+
+def _kept() -> dict[str, Any]:
+    return {"x-queue-type": "quorum", "x-delivery-limit": KEEP}
+
+
+def _work_arguments(queue: str, names: Names, settings: Settings) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "x-queue-type": settings.queue_type,
+        "x-dead-letter-exchange": names.due,
+        "x-dead-letter-routing-key": dead_letter_key(queue),
+    }
+    if settings.queue_type == "quorum":
+        return arguments | {
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+            "x-delivery-limit": FAR,
+        }
+    if settings.max_priority is not None:
+        arguments["x-max-priority"] = settings.max_priority
+    return arguments

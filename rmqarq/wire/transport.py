@@ -1,0 +1,302 @@
+"""What an App needs of RabbitMQ: publish, consume, count; declared as it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from rmqarq.errors import (
+    ConnectionLost,
+    OutcomeUnknown,
+    QueueFull,
+    TransportError,
+    Unroutable,
+)
+from rmqarq.url import parse_urls
+from rmqarq.wire import declare, topology
+from rmqarq.wire.connection import ChannelRefused
+from rmqarq.wire.consumer import Consumer, Delivery
+from rmqarq.wire.delay import Rung, every_rung
+from rmqarq.wire.link import Link
+from rmqarq.wire.names import Names
+from rmqarq.wire.publisher import PublishChannel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rmqarq.settings import Settings
+    from rmqarq.wire.connection import Connection
+    from rmqarq.wire.publication import Publication
+
+CHUNK = 500
+IN_FLIGHT = 2
+FOUNDATION, LADDER = "\0foundation", "\0ladder"
+
+
+class Transport:
+    """Two connections, one to publish and one to consume, both made when needed.
+
+    They are apart because a broker under alarm stops reading a publishing
+    connection, its acks included (RabbitMQ, "Memory and Disk Alarms").
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        endpoints = parse_urls(settings.url)
+        self._settings = settings
+        self._names = Names(settings.prefix)
+        self._publish_link = Link(endpoints, settings, "publish")
+        self._consume_link = Link(endpoints, settings, "consume")
+        self._channel: PublishChannel | None = None
+        self._opening = asyncio.Lock()
+        self._declaring = asyncio.Lock()
+
+    @property
+    def reconnects(self) -> int:
+        """How often a lost connection was made anew."""
+        links = (self._publish_link, self._consume_link)
+        return sum(max(0, link.connects - 1) for link in links)
+
+    async def connect(self, deadline: float | None = None) -> None:
+        """Open the publishing connection now instead of at the first publish.
+
+        Raises:
+            ConnectionFailed: No broker could be reached before the deadline.
+            ConfigurationError: A broker was reached and refuses us.
+        """
+        await self._publish_link.connection(deadline)
+
+    async def publish(self, publication: Publication, deadline: float) -> None:
+        """Publish one message and wait until the broker has stored it.
+
+        Args:
+            publication: The message.
+            deadline: Time of the event loop.
+
+        Raises:
+            TransportError: It was not stored, or nobody knows (`OutcomeUnknown`).
+            ConfigurationError: The broker refuses what must be declared before.
+        """
+        errors = await self.publish_batch((publication,), deadline)
+        if errors:
+            raise errors[0]
+
+    async def publish_many(
+        self, publications: Sequence[Publication], patience: float
+    ) -> dict[int, TransportError]:
+        """Publish any number of messages, in windows.
+
+        Args:
+            publications: The messages.
+            patience: Seconds that each window may take.
+
+        Returns:
+            By position, the error of each that was not stored for certain.
+        """
+        errors: dict[int, TransportError] = {}
+        chunks = _chunks(publications)
+        loop = asyncio.get_running_loop()
+
+        async def drain() -> None:
+            for start, chunk in chunks:
+                failed = await self.publish_batch(chunk, loop.time() + patience)
+                errors.update({start + at: error for at, error in failed.items()})
+
+        lanes = [loop.create_task(drain()) for _ in range(IN_FLIGHT)]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+        return errors
+
+    async def publish_batch(
+        self, batch: Sequence[Publication], deadline: float
+    ) -> dict[int, TransportError]:
+        """Publish at most a window of messages; those whose link broke go again."""
+        errors = await self._publish_once(batch, deadline)
+        if not errors:
+            return errors
+        return await self._repeat(batch, errors, deadline)
+
+    async def consume(
+        self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]
+    ) -> Consumer:
+        """Start to consume a queue, declared before if need be.
+
+        Raises:
+            TransportError: The link broke meanwhile; try again.
+            ConfigurationError: The broker refuses; trying again will not help.
+        """
+        connection = await self._consume_link.connection()
+        await self._ensure(connection, (queue,))
+        channel = await connection.channel()
+        consumer = Consumer(connection, channel, queue, on_delivery)
+        try:
+            await consumer.start(prefetch)
+        except ChannelRefused as error:
+            connection.ensured.discard(queue)
+            raise declare.explained(error, queue) from error
+        return consumer
+
+    async def count(self, queues: Iterable[str]) -> dict[str, int]:
+        """Count the ready messages of each queue; a missing one has none.
+
+        Raises:
+            TransportError: The link broke.
+            AccessRefused: The user may not look.
+        """
+        connection = await self._consume_link.connection()
+        found: dict[str, int] = {}
+        for queue in queues:
+            found[queue] = await declare.count(connection, queue) or 0
+        return found
+
+    def all_rungs(self) -> list[str]:
+        """The names of the queues that may hold delayed messages of the prefix."""
+        return [self._names.rung(rung.label) for rung in every_rung()]
+
+    async def close_consumers(self) -> None:
+        """Close the consuming connection."""
+        await self._consume_link.close()
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self._consume_link.close()
+        await self._publish_link.close()
+
+    async def _publish_once(
+        self, batch: Sequence[Publication], deadline: float
+    ) -> dict[int, TransportError]:
+        channel = self._channel
+        try:
+            if channel is None or not self._ready(channel, batch):
+                channel = await self._make_ready(batch, deadline)
+        except TransportError as error:
+            return dict.fromkeys(range(len(batch)), error)
+        receipt = channel.send(batch, deadline)
+        await receipt.done
+        return receipt.errors
+
+    def _ready(self, channel: PublishChannel, batch: Sequence[Publication]) -> bool:
+        ensured = channel.connection.ensured
+        return (
+            channel.usable
+            and channel.has_room(len(batch))
+            and all(ensured.issuperset(each.needs) for each in batch)
+        )
+
+    async def _make_ready(
+        self, batch: Sequence[Publication], deadline: float
+    ) -> PublishChannel:
+        """Give a channel on which the batch may be sent in this very step."""
+        needs = {name for each in batch for name in each.needs}
+        while True:
+            channel = await self._open_channel(deadline)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._ensure(channel.connection, needs)
+            except TimeoutError:
+                raise channel.too_late() from None
+            await channel.wait_for_room(len(batch), deadline)
+            if channel.usable and channel.connection.ensured >= needs:
+                return channel
+
+    async def _open_channel(self, deadline: float) -> PublishChannel:
+        channel = self._channel
+        if channel is not None and not channel.usable:
+            # when a channel dies alone, frames of ours may still be on their way to
+            # it, which would cost the connection later (504): start afresh
+            channel.connection.abort("its channel was closed")
+            self._channel = None
+        connection = await self._publish_link.connection(deadline)
+        async with self._opening:
+            if self._channel is None or not self._channel.usable:
+                opened = await connection.channel(confirms=True)
+                self._channel = PublishChannel(connection, opened.number)
+            return self._channel
+
+    async def _ensure(
+        self, connection: Connection, needs: Iterable[str | Rung]
+    ) -> None:
+        """Declare what has not been declared through this connection yet."""
+        if connection.ensured.issuperset(needs):
+            return
+        async with self._declaring:
+            for need in needs:
+                if need not in connection.ensured:
+                    await self._declare(connection, need)
+                    connection.ensured.add(need)
+
+    async def _declare(self, connection: Connection, need: str | Rung) -> None:
+        if self._settings.declare == "passive":
+            queue = need if isinstance(need, str) else self._names.rung(need.label)
+            await declare.require(connection, queue)
+            return
+        if FOUNDATION not in connection.ensured:
+            await declare.declare(connection, topology.foundation(self._names))
+            connection.ensured.add(FOUNDATION)
+        if isinstance(need, str):
+            wanted = topology.work(need, self._settings)
+        else:
+            await self._ensure_ladder(connection)
+            wanted = topology.rung(need, self._names)
+        await declare.declare(connection, wanted)
+
+    async def _ensure_ladder(self, connection: Connection) -> None:
+        if LADDER not in connection.ensured:
+            await declare.declare(connection, topology.ladder(self._names))
+            connection.ensured.add(LADDER)
+
+    async def _repeat(
+        self,
+        batch: Sequence[Publication],
+        errors: dict[int, TransportError],
+        deadline: float,
+    ) -> dict[int, TransportError]:
+        """Publish again what was lost or had no queue; give the final errors."""
+        final: dict[int, TransportError] = {}
+        lost: set[int] = set()
+        unroutable: set[int] = set()
+        while errors:
+            again: list[int] = []
+            for at, error in errors.items():
+                if self._worth_repeating(at, error, lost, unroutable):
+                    again.append(at)
+                else:
+                    final[at] = _in_doubt(error) if at in lost else error
+            failed = await self._publish_once([batch[at] for at in again], deadline)
+            errors = {again[at]: error for at, error in failed.items()}
+        return final
+
+    def _worth_repeating(
+        self, at: int, error: TransportError, lost: set[int], unroutable: set[int]
+    ) -> bool:
+        if isinstance(error, ConnectionLost):
+            lost.add(at)
+            return True
+        if isinstance(error, Unroutable) and at not in unroutable:
+            unroutable.add(at)
+            if self._channel is not None:  # the queue was deleted: declare it anew
+                self._channel.connection.ensured.clear()
+            return True
+        return False
+
+
+def _in_doubt(error: TransportError) -> TransportError:
+    """Say of a publish that was sent at least once that it may have been stored."""
+    if isinstance(error, QueueFull | Unroutable | OutcomeUnknown):
+        return error
+    doubt = OutcomeUnknown(
+        "the link broke before the broker confirmed, and the job could not be sent"
+        " again before the deadline ({cause}); it may have been stored or not",
+        cause=str(error),
+    )
+    doubt.__cause__ = error
+    return doubt
+
+
+def _chunks(
+    publications: Sequence[Publication],
+) -> Iterator[tuple[int, Sequence[Publication]]]:
+    for start in range(0, len(publications), CHUNK):
+        yield start, publications[start : start + CHUNK]

@@ -1,0 +1,231 @@
+"""Takes deliveries, runs so many at a time, and has each outcome settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from rmqarq.context import Context
+from rmqarq.errors import DecodeError
+from rmqarq.outcome import DeadLettered
+from rmqarq.wire.codec import Codec
+from rmqarq.wire.properties import PropertyError
+from rmqarq.worker.admission import Postponed, admit, unknown
+from rmqarq.worker.executor import Executor, failure_of, timeout_of
+from rmqarq.worker.roster import Roster, Run
+from rmqarq.worker.settle import Settler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rmqarq.app import App
+    from rmqarq.settings import Settings
+    from rmqarq.stats import Stats
+    from rmqarq.task import Task
+    from rmqarq.wire.consumer import Delivery
+    from rmqarq.wire.transport import Transport
+
+log = logging.getLogger(__name__)
+
+AFTER_INTERNAL_ERROR = 1.0
+POLL = 0.02
+
+
+class Dispatcher:
+    """The jobs of one worker, from delivery to settlement.
+
+    Args:
+        app: Whose tasks to run.
+        transport: Where follow-ups are published.
+        settings: The worker's.
+        state: What the functions see as `ctx.state`.
+        stats: The counters to raise.
+        on_enough: Called when `max_jobs` have been started.
+
+    Attributes:
+        settler: Performs the outcomes.
+        delivered: Set by each delivery; whoever reads it sets it back.
+    """
+
+    def __init__(
+        self,
+        app: App[Any],
+        transport: Transport,
+        settings: Settings,
+        state: Any,
+        stats: Stats,
+        on_enough: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks = app.tasks
+        self._settings = settings
+        self._state = state
+        self._stats = stats
+        self._on_enough = on_enough
+        self._codec = Codec(settings)
+        self._executor = Executor(app, settings)
+        self._roster = Roster(settings.cancel_grace, self._leave_behind)
+        self.settler = Settler(transport, self._codec, settings, stats, self._roster)
+        self.delivered = False
+        self._concurrency = settings.concurrency
+        self._waiting: deque[Delivery] = deque()
+        self._left: set[asyncio.Task[None]] = set()
+        self._started = 0
+        self._accepting = True
+
+    @property
+    def under_way(self) -> int:
+        """How many jobs run or wait for a slot."""
+        return len(self._roster) + len(self._waiting)
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether code that ignored its cancellation is still running."""
+        tasks = any(not task.done() for task in (*self._left, *self._run_tasks()))
+        return tasks or self._executor.busy_threads > 0
+
+    def take(self, delivery: Delivery) -> None:
+        """Run a delivery now, or when a slot is free; called inside the reader."""
+        self.delivered = True
+        if not self._accepting:
+            delivery.release()
+        elif len(self._roster) < self._concurrency:
+            self._start(delivery)
+        else:
+            self._waiting.append(delivery)
+
+    def stop_accepting(self) -> None:
+        """Give back what has not started, and whatever is still to come."""
+        self._accepting = False
+        while self._waiting:
+            self._stats.returned += 1
+            self._waiting.popleft().release()
+
+    def interrupt_all(self) -> None:
+        """Cancel what runs: it is given back, no attempt is counted."""
+        self.settler.stopping = True
+        now = self._loop.time()
+        for run in self._roster:
+            run.interrupt("shutdown", now)
+
+    def abandon(self) -> None:
+        """Let go of what could not even be settled; the broker delivers it again."""
+        for run in self._roster:
+            run.task.cancel()
+
+    async def idle(self, seconds: float, unless: asyncio.Event) -> None:
+        """Wait until nothing runs, but not longer than `seconds` or past `unless`."""
+        end = self._loop.time() + seconds
+        while len(self._roster) and self._loop.time() < end and not unless.is_set():
+            await asyncio.sleep(POLL)
+
+    def _run_tasks(self) -> list[asyncio.Task[None]]:
+        return [run.task for run in self._roster]
+
+    def _start(self, delivery: Delivery) -> None:
+        run = Run(delivery)
+        run.task = self._loop.create_task(self._run(run))
+        self._roster.add(run)
+        self._started += 1
+        if self._started == self._settings.max_jobs:
+            self.stop_accepting()
+            self._on_enough()
+
+    async def _run(self, run: Run) -> None:
+        try:
+            await self._process(run)
+        except Exception:
+            # ours, not the function's: the message must not be lost over it
+            log.exception("an error inside rmqarq; the message is given back")
+            await asyncio.sleep(AFTER_INTERNAL_ERROR)
+            self._stats.returned += 1
+            run.delivery.release()
+        finally:
+            if not run.detached:
+                self._roster.remove(run)
+                self._fill_slots()
+
+    def _fill_slots(self) -> None:
+        while self._waiting and len(self._roster) < self._concurrency:
+            delivery = self._waiting.popleft()
+            if delivery.alive:  # else the broker delivers it again
+                self._start(delivery)
+
+    async def _process(self, run: Run) -> None:
+        delivery = run.delivery
+        try:
+            decoded = self._codec.decode(delivery.properties, delivery.body)
+        except DecodeError as error:
+            run.settling = True
+            verdict = DeadLettered("undecodable", failure_of(error))
+            await self.settler.bury(run, verdict)
+            return
+        run.decoded = decoded
+        message = decoded.message
+        if delivery.redelivered and self._roster.recognise(run, message):
+            self._stats.duplicates += 1
+            return
+        task = self._tasks.get(message.task)
+        verdict = self._verdict(run, task)
+        if verdict is not None or task is None:
+            await self._turn_away(run, verdict)
+            return
+        ctx = Context(message, self._state, delivery.queue, delivery.redelivered)
+        run.ctx = ctx
+        timeout = timeout_of(task, self._settings)
+        if timeout is not None:
+            run.deadline = self._loop.time() + timeout
+        outcome = await self._executor.execute(run, task, decoded, ctx)
+        if not run.detached:
+            await self.settler.settle(run, outcome)
+
+    def _verdict(
+        self, run: Run, task: Task[..., Any] | None
+    ) -> DeadLettered | Postponed | None:
+        assert run.decoded is not None, "read before it is judged"
+        message, now = run.decoded.message, time.time()
+        if task is not None or message.expired(now):
+            return admit(message, now)
+        try:
+            headers = run.delivery.headers
+        except PropertyError:
+            headers = {}
+        return unknown(headers, now, self._settings.unknown_task_wait)
+
+    async def _turn_away(
+        self, run: Run, verdict: DeadLettered | Postponed | None
+    ) -> None:
+        run.settling = True
+        if isinstance(verdict, Postponed):
+            await self.settler.postpone(run, verdict)
+        elif verdict is not None:
+            await self.settler.bury(run, verdict)
+
+    def _leave_behind(self, run: Run) -> None:
+        """Free the slot of a job that ignores its cancellation, and say where it is."""
+        assert run.decoded is not None, "only a function can ignore its cancellation"
+        message = run.decoded.message
+        self._stats.stuck += 1
+        self._left.add(run.task)
+        log.error(
+            "%(task)s %(id)s ignores its cancellation and is left behind; it stands at"
+            " %(stack)s",
+            {"task": message.task, "id": message.id, "stack": _stack_of(run.task)},
+        )
+        outcome = self._executor.interrupted(run, self._tasks[message.task], message)
+        settling = self._loop.create_task(self.settler.settle(run, outcome))
+        self._left.add(settling)
+        settling.add_done_callback(self._left.discard)
+        self._fill_slots()
+
+
+def _stack_of(task: asyncio.Task[None]) -> str:
+    frames = task.get_stack(limit=8)
+    if not frames:
+        return "a place that can't be seen"
+    summary = traceback.StackSummary.extract((f, f.f_lineno) for f in frames)
+    return "".join(summary.format()).strip()

@@ -1,0 +1,189 @@
+"""Runs a message's function and says how it ended; no AMQP in here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from rmqarq.backoff import Backoff
+from rmqarq.errors import DecodeError, Reject, Retry
+from rmqarq.logs import current_job
+from rmqarq.middleware import call_hooks, run_chain
+from rmqarq.outcome import (
+    DeadLettered,
+    Failure,
+    Outcome,
+    Released,
+    Retried,
+    Succeeded,
+)
+from rmqarq.when import seconds_until
+
+if TYPE_CHECKING:
+    from rmqarq.app import App
+    from rmqarq.context import Context
+    from rmqarq.message import Message
+    from rmqarq.settings import Settings
+    from rmqarq.task import Task
+    from rmqarq.wire.codec import Decoded
+    from rmqarq.worker.roster import Run
+
+log = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 2000
+LONGEST_TRACEBACK = 8000
+
+
+class Executor:
+    """Turns a decoded message into an outcome.
+
+    Args:
+        app: Its hooks and middleware apply.
+        settings: The worker's, for what a task leaves open.
+    """
+
+    def __init__(self, app: App[Any], settings: Settings) -> None:
+        self._hooks = app.hooks
+        self._chain = run_chain(app.middleware)
+        self._settings = settings
+        self._backoff = Backoff(base=settings.retry_backoff)
+        self._threads = anyio.CapacityLimiter(settings.concurrency)
+
+    @property
+    def busy_threads(self) -> int:
+        """How many threads run a plain function, those given up included."""
+        return self._threads.borrowed_tokens
+
+    async def execute(
+        self, run: Run, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
+    ) -> Outcome:
+        """Run the function with its hooks.
+
+        Raises:
+            asyncio.CancelledError: The worker itself was cancelled.
+        """
+        current_job.set(ctx)
+        outcome = await self._outcome(run, task, decoded, ctx)
+        ctx.outcome = outcome
+        if self._hooks.job_end:
+            await call_hooks(self._hooks.job_end, ctx)
+        return outcome
+
+    def interrupted(self, run: Run, task: Task[..., Any], message: Message) -> Outcome:
+        """Say what becomes of a run that was cancelled, by who asked for it."""
+        if run.interrupted == "shutdown":
+            return Released()
+        limit = timeout_of(task, self._settings)
+        error = TimeoutError(f"the run took longer than {limit:g} s")
+        return self._again(task, message, failure_of(error))
+
+    async def _outcome(
+        self, run: Run, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
+    ) -> Outcome:
+        message, serializer = decoded
+        assert task.signature is not None, "every registered task has one"
+        try:
+            args, kwargs = task.signature.decode(
+                serializer, message.args, message.kwargs
+            )
+        except DecodeError as error:
+            return DeadLettered("undecodable", failure_of(error))
+        if task.signature.takes_context:
+            args = (ctx, *args)
+        try:
+            if self._hooks.job_start:
+                await call_hooks(self._hooks.job_start, ctx)
+            if self._chain is None:
+                return Succeeded(await task.call(args, kwargs, self._threads))
+            call = partial(task.call, args, kwargs, self._threads)
+            return Succeeded(await self._chain(ctx, call))
+        except Reject as signal:
+            return DeadLettered("rejected", failure_of(signal))
+        except asyncio.CancelledError as error:
+            return self._cancelled(run, task, message, error)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            return self._after(task, message, error)
+        finally:
+            run.settling = True
+
+    def _cancelled(
+        self,
+        run: Run,
+        task: Task[..., Any],
+        message: Message,
+        error: asyncio.CancelledError,
+    ) -> Outcome:
+        """Tell our own cancellation from the worker's end and the function's doing."""
+        current = asyncio.current_task()
+        if run.interrupted is not None:
+            if current is not None:
+                current.uncancel()
+            return self.interrupted(run, task, message)
+        if current is not None and current.cancelling():
+            raise error
+        return self._after(task, message, error)
+
+    def _after(
+        self, task: Task[..., Any], message: Message, error: BaseException
+    ) -> Outcome:
+        """Decide after an exception: another attempt, or the dead letters."""
+        failure = failure_of(error)
+        if isinstance(error, Retry):
+            return self._again(task, message, failure, error)
+        retryable = isinstance(error, task.policy.retry_on) or not isinstance(
+            error, Exception
+        )
+        if not retryable:
+            return DeadLettered("not retryable", failure)
+        return self._again(task, message, failure)
+
+    def _again(
+        self,
+        task: Task[..., Any],
+        message: Message,
+        failure: Failure,
+        signal: Retry | None = None,
+    ) -> Outcome:
+        allowed = message.max_retries
+        if allowed is None:
+            allowed = task.policy.max_retries
+        if allowed is None:
+            allowed = self._settings.max_retries
+        if message.job_try > allowed:
+            return DeadLettered("retries used up", failure)
+        if signal is not None and signal.defer is not None:
+            try:
+                return Retried(seconds_until(signal.defer, time.time()), failure)
+            except (TypeError, ValueError) as error:
+                return DeadLettered("rejected", failure_of(error))
+        backoff = task.policy.backoff or self._backoff
+        return Retried(backoff.delay(message.job_try), failure)
+
+
+def timeout_of(task: Task[..., Any], settings: Settings) -> float | None:
+    """Give the seconds a run of `task` may take; `None` for no limit."""
+    if task.policy.no_timeout:
+        return None
+    return task.policy.timeout or settings.job_timeout
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Put an exception into words that can travel, bounded in length."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ != "builtins":
+        name = f"{kind.__module__}.{name}"
+    try:
+        text = str(error)
+        trace = "".join(traceback.format_exception(error))
+    except Exception:
+        text, trace = "(the exception can't be shown)", ""
+    return Failure(name, text[:LONGEST_MESSAGE], trace[-LONGEST_TRACEBACK:])

@@ -1,0 +1,130 @@
+"""Keeps the queues consumed, whatever becomes of links, channels and queues."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from rmqarq.errors import TransportError
+from rmqarq.wire.connection import ChannelRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any
+
+    from rmqarq.wire.consumer import Consumer, Delivery
+    from rmqarq.wire.transport import Transport
+
+log = logging.getLogger(__name__)
+
+LINGER = 0.2
+"""Quorum queues may lose an ack that comes just before its channel's end
+(rabbitmq-server#10327)."""
+
+
+class Intake:
+    """One consumer a queue, each on a channel of its own, made anew when it ends.
+
+    Args:
+        transport: Where to consume.
+        queues: What to consume.
+        prefetch: Unfinished messages per queue.
+        on_delivery: Called for each message, inside the reader.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        queues: Sequence[str],
+        prefetch: int,
+        on_delivery: Callable[[Delivery], None],
+    ) -> None:
+        self._transport = transport
+        self._queues = queues
+        self._prefetch = prefetch
+        self._on_delivery = on_delivery
+        self._consumers: dict[str, Consumer] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Consume every queue; returns when all are consumed.
+
+        Raises:
+            ConfigurationError: The broker refuses one of them.
+        """
+        ready = [asyncio.get_running_loop().create_future() for _ in self._queues]
+        for queue, each in zip(self._queues, ready, strict=True):
+            keeper = asyncio.create_task(self._keep(queue, each))
+            self._keepers.append(keeper)
+        await asyncio.gather(*ready)
+
+    async def failed(self) -> None:
+        """Wait until the broker refuses a queue for good.
+
+        Raises:
+            ConfigurationError: Why it does.
+        """
+        done, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_EXCEPTION)
+        for keeper in done:
+            keeper.result()
+
+    async def cancel(self) -> None:
+        """Stop deliveries; none comes after this."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._each(lambda consumer: consumer.cancel())
+
+    async def close(self) -> None:
+        """Let the broker handle all acks, then close the channels."""
+        if any(consumer.usable for consumer in self._consumers.values()):
+            await asyncio.sleep(LINGER)
+        await self._each(lambda consumer: consumer.close())
+
+    async def _each(self, act: Callable[[Consumer], Coroutine[Any, Any, None]]) -> None:
+        acts = [act(consumer) for consumer in self._consumers.values()]
+        for result in await asyncio.gather(*acts, return_exceptions=True):
+            if isinstance(result, Exception):  # the link is gone, and all with it
+                log.debug("a channel did not end in order: %(why)s", {"why": result})
+
+    async def _keep(self, queue: str, ready: asyncio.Future[None]) -> None:
+        """Consume a queue for ever."""
+        try:
+            while True:
+                await self._consume(queue, ready)
+        except Exception as error:
+            if not ready.done():
+                ready.set_exception(error)
+                return
+            raise
+
+    async def _consume(self, queue: str, ready: asyncio.Future[None]) -> None:
+        """Consume a queue until its consumer ends.
+
+        Raises:
+            ConfigurationError: The broker refuses it.
+        """
+        try:
+            consumer = await self._transport.consume(
+                queue, self._prefetch, self._on_delivery
+            )
+        except TransportError as error:
+            log.warning(
+                "%(queue)s can't be consumed at present: %(problem)s",
+                {"queue": queue, "problem": error},
+            )
+            await asyncio.sleep(random.uniform(0.05, 0.5))
+            return
+        self._consumers[queue] = consumer
+        if not ready.done():
+            ready.set_result(None)
+        cause = await asyncio.shield(consumer.ended)
+        log.warning(
+            "the consumer of %(queue)s ended (%(cause)s); it is made anew",
+            {"queue": queue, "cause": cause},
+        )
+        with suppress(TransportError, ChannelRefused):
+            await consumer.close()

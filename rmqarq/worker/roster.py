@@ -1,0 +1,153 @@
+"""The jobs under way: their deadlines, and what to make of a redelivery."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rmqarq.context import Context
+    from rmqarq.message import Message
+    from rmqarq.wire.codec import Decoded
+    from rmqarq.wire.consumer import Delivery
+
+Interruption: TypeAlias = Literal["timeout", "shutdown"]
+Key: TypeAlias = tuple[str, int, int, float]
+
+SWEEP = 0.1
+REMEMBERED = 1000
+
+
+class Run:
+    """One job under way.
+
+    Attributes:
+        delivery: What will be settled; a redelivery may take its place.
+        decoded: The message, once it is read.
+        ctx: What the function sees, once it runs.
+        task: The asyncio task it runs in.
+        deadline: When it has run too long, by the clock of the loop.
+        interrupted: Why it was cancelled, if it was.
+        cancelled_at: When, by the clock of the loop.
+        settling: The function has ended: nothing may be cancelled any more.
+        detached: It ignored its cancellation and was left behind.
+    """
+
+    __slots__ = (
+        "cancelled_at",
+        "ctx",
+        "deadline",
+        "decoded",
+        "delivery",
+        "detached",
+        "interrupted",
+        "settling",
+        "task",
+    )
+
+    task: asyncio.Task[None]
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.decoded: Decoded | None = None
+        self.ctx: Context | None = None
+        self.deadline: float | None = None
+        self.interrupted: Interruption | None = None
+        self.cancelled_at = 0.0
+        self.settling = False
+        self.detached = False
+
+    def interrupt(self, why: Interruption, now: float) -> None:
+        """Cancel the function, once; what follows is the sweeper's business."""
+        if self.settling or self.interrupted is not None:
+            return
+        self.interrupted = why
+        self.cancelled_at = now
+        self.task.cancel()
+
+
+class Roster:
+    """All jobs under way, and the last ones done whose ack may have been lost.
+
+    Args:
+        cancel_grace: Seconds a cancelled job may take to end.
+        on_stuck: Called for a job that took longer; it is off the roster then.
+    """
+
+    def __init__(self, cancel_grace: float, on_stuck: Callable[[Run], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._cancel_grace = cancel_grace
+        self._on_stuck = on_stuck
+        self._runs: set[Run] = set()
+        self._done: OrderedDict[Key, Delivery] = OrderedDict()
+        self._sweeping = False
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(tuple(self._runs))
+
+    def add(self, run: Run) -> None:
+        """Put a job on the roster; its deadline is watched from now on."""
+        self._runs.add(run)
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(SWEEP, self._sweep)
+
+    def remove(self, run: Run) -> None:
+        """Take a job off the roster."""
+        self._runs.discard(run)
+
+    def remember(self, run: Run, message: Message) -> None:
+        """Keep in mind that a job is done, for the case that its ack gets lost."""
+        self._done[_key(message)] = run.delivery
+        if len(self._done) > REMEMBERED:
+            self._done.popitem(last=False)
+
+    def recognise(self, newcomer: Run, message: Message) -> bool:
+        """Tell whether a redelivered message runs here already, or is done.
+
+        The broker delivers again what was open on a channel that died. A job that
+        still runs adopts the new delivery; one that is done has it acked. Nothing
+        else is ever acked unrun: the earlier delivery must be a dead one.
+        """
+        key = _key(message)
+        for run in self._runs:
+            if (
+                run is not newcomer
+                and run.decoded is not None
+                and not run.delivery.alive
+                and _key(run.decoded.message) == key
+            ):
+                run.delivery = newcomer.delivery
+                return True
+        done = self._done.get(key)
+        if done is not None and not done.alive:
+            newcomer.delivery.ack()
+            return True
+        return False
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for run in tuple(self._runs):
+            if run.settling:
+                continue
+            if run.interrupted is not None:
+                if now - run.cancelled_at >= self._cancel_grace:
+                    run.detached = True
+                    self._runs.discard(run)
+                    self._on_stuck(run)
+            elif run.deadline is not None and now >= run.deadline:
+                run.interrupt("timeout", now)
+        self._sweeping = bool(self._runs)
+        if self._sweeping:
+            self._loop.call_later(SWEEP, self._sweep)
+
+
+def _key(message: Message) -> Key:
+    """What makes a delivery the same: neither a retry nor a second enqueue is."""
+    return (message.id, message.job_try, message.generation, message.enqueued_at)

@@ -1,0 +1,284 @@
+"""What follows from an outcome at the broker: ack, another attempt, a dead letter.
+
+A follow-up is confirmed before the delivery is acked, so that nothing is ever lost
+between the two; a crash there makes a duplicate at worst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rmqarq.errors import EncodeError, TransportError
+from rmqarq.outcome import DeadLettered, Failure, Outcome, Released, Retried, Succeeded
+from rmqarq.wire import properties
+from rmqarq.wire.names import Names
+from rmqarq.wire.properties import NO_HEADERS, Header, Properties, PropertyError
+from rmqarq.wire.publication import Letter, Publication, delayed, immediate
+from rmqarq.wire.topology import dead_letter_queue
+from rmqarq.worker.admission import UNKNOWN_SINCE, Postponed
+from rmqarq.worker.executor import failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rmqarq.message import Message
+    from rmqarq.settings import Settings
+    from rmqarq.stats import Stats
+    from rmqarq.wire.codec import Codec, Decoded
+    from rmqarq.wire.consumer import Delivery
+    from rmqarq.wire.delay import Rung
+    from rmqarq.wire.transport import Transport
+    from rmqarq.worker.roster import Roster, Run
+
+log = logging.getLogger(__name__)
+
+PAUSE = 1.0
+FAILED_FOR_GOOD = ("retries used up", "rejected", "not retryable")
+
+
+class Settler:
+    """Performs outcomes, counts them, and knows when its own retries come back.
+
+    Args:
+        transport: Where to publish.
+        codec: For the messages of further attempts.
+        settings: The worker's.
+        stats: The counters to raise.
+
+    Attributes:
+        roster: Remembers what is done.
+        stopping: True when a failing follow-up shall be given up.
+        horizon: When the last of its own delayed messages is due, in loop time.
+        rungs: The rungs that may hold them.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        codec: Codec,
+        settings: Settings,
+        stats: Stats,
+        roster: Roster,
+    ) -> None:
+        self._transport = transport
+        self._codec = codec
+        self._settings = settings
+        self._stats = stats
+        self._names = Names(settings.prefix)
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+        self.roster = roster
+        self.stopping = False
+        self.horizon = 0.0
+        self.rungs: set[Rung] = set()
+
+    def rung_names(self) -> list[str]:
+        """The queues that may hold its own delayed messages."""
+        return [self._names.rung(rung.label) for rung in self.rungs]
+
+    async def settle(self, run: Run, outcome: Outcome) -> None:
+        """Do what the outcome of a run asks for."""
+        assert run.decoded is not None, "only what was decoded has run"
+        match outcome:
+            case Succeeded():
+                self._stats.completed += 1
+                self._ack(run)
+            case Retried():
+                await self._retry(run, run.decoded, outcome)
+            case DeadLettered():
+                await self.bury(run, outcome)
+            case Released():
+                self._stats.returned += 1
+                run.delivery.release()
+            case _:
+                self._ack(run)
+
+    async def bury(self, run: Run, outcome: DeadLettered) -> None:
+        """Put a message, its bytes unchanged, into the dead-letter queue."""
+        decoded = run.decoded
+        message = decoded.message if decoded is not None else None
+        headers = self._obituary(run, message, outcome)
+        letter = _copy(run.delivery, message, headers)
+        queue = run.delivery.queue
+        dead = dead_letter_queue(queue, self._settings)
+        if await self._follow_up(run, immediate(letter, dead, home=queue)):
+            self._stats.dead_lettered += 1
+            self._stats.failed += outcome.reason in FAILED_FOR_GOOD
+            log.error(
+                "%(task)s %(id)s is dead after attempt %(attempt)d: %(reason)s%(error)s",
+                {
+                    "task": letter.task or "?",
+                    "id": letter.job_id or "?",
+                    "attempt": message.job_try if message is not None else 1,
+                    "reason": outcome.reason,
+                    "error": _in_brief(outcome.failure),
+                },
+            )
+
+    async def postpone(self, run: Run, verdict: Postponed) -> None:
+        """Send a message on unrun, its bytes unchanged, to come back later."""
+        headers: dict[str, Header] = {}
+        if verdict.unknown_since is not None:
+            headers[UNKNOWN_SINCE] = verdict.unknown_since
+        message = run.decoded.message if run.decoded is not None else None
+        letter = _copy(run.delivery, message, headers)
+        publication = delayed(letter, run.delivery.queue, verdict.delay, self._names)
+        if await self._follow_up(run, publication):
+            self._stats.deferred += 1
+            log.info(
+                "%(task)s %(id)s is put off for %(delay).1f s: %(why)s",
+                {
+                    "task": letter.task,
+                    "id": letter.job_id,
+                    "delay": verdict.delay,
+                    "why": verdict.why,
+                },
+            )
+            if verdict.why == "early":
+                self._expect(publication, verdict.delay)
+
+    async def _retry(self, run: Run, decoded: Decoded, outcome: Retried) -> None:
+        message = next_attempt(decoded.message, outcome.delay, time.time())
+        try:
+            encoded = self._codec.encode(message, decoded.serializer)
+        except EncodeError as error:  # one more digit may be one too many
+            await self.bury(run, DeadLettered("too large", failure_of(error)))
+            return
+        letter = Letter(
+            task=_short(message.task),
+            job_id=_short(message.id),
+            body=encoded.body,
+            content_type=encoded.content_type,
+            content_encoding=encoded.content_encoding,
+            priority=_properties(run.delivery).priority or 0,
+        )
+        queue = run.delivery.queue
+        if outcome.delay > 0:
+            publication = delayed(letter, queue, outcome.delay, self._names)
+        else:
+            publication = immediate(letter, queue)
+        if await self._follow_up(run, publication):
+            self._stats.retried += 1
+            log.warning(
+                "%(task)s %(id)s runs again in %(delay).1f s"
+                " after attempt %(attempt)d%(error)s",
+                {
+                    "task": message.task,
+                    "id": message.id,
+                    "delay": outcome.delay,
+                    "attempt": decoded.message.job_try,
+                    "error": _in_brief(outcome.failure),
+                },
+            )
+            self._expect(publication, outcome.delay)
+
+    async def _follow_up(self, run: Run, publication: Publication) -> bool:
+        """Publish, confirmed, then ack; give the message back if that can't be done."""
+        loop = asyncio.get_running_loop()
+        while True:
+            deadline = loop.time() + self._settings.publish_deadline
+            try:
+                await self._transport.publish(publication, deadline)
+            except TransportError as error:
+                log.warning("a follow-up failed: %(problem)s", {"problem": error})
+            else:
+                self._ack(run)
+                return True
+            if self.stopping:
+                self._stats.returned += 1
+                run.delivery.release()
+                return False
+            await asyncio.sleep(PAUSE)
+
+    def _ack(self, run: Run) -> None:
+        if run.decoded is not None:
+            self.roster.remember(run, run.decoded.message)
+        run.delivery.ack()
+
+    def _expect(self, publication: Publication, delay: float) -> None:
+        self.horizon = max(self.horizon, asyncio.get_running_loop().time() + delay)
+        self.rungs.update(
+            each for each in publication.needs if not isinstance(each, str)
+        )
+
+    def _obituary(
+        self, run: Run, message: Message | None, outcome: DeadLettered
+    ) -> dict[str, Header]:
+        """Write down why a job is dead, readable without its body."""
+        now = int(time.time() * 1000)
+        headers: dict[str, Header] = {
+            "x-rmqarq-reason": outcome.reason,
+            "x-rmqarq-queue": run.delivery.queue,
+            "x-rmqarq-worker": self._worker,
+            "x-rmqarq-last-at": now,
+        }
+        if message is not None:
+            first = message.first_failed_at
+            headers["x-rmqarq-attempts"] = message.job_try
+            headers["x-rmqarq-first-at"] = int(first * 1000) if first else now
+            headers["x-rmqarq-enqueued-at"] = int(message.enqueued_at * 1000)
+        if outcome.failure is not None:
+            headers["x-rmqarq-error"] = outcome.failure.kind
+            headers["x-rmqarq-message"] = outcome.failure.message
+            headers["x-rmqarq-traceback"] = outcome.failure.traceback
+        return headers
+
+
+def next_attempt(message: Message, delay: float, now: float) -> Message:
+    """Make the message of the next attempt; its day of expiry stays where it was."""
+    eta = now + delay
+    expires = message.expires
+    if expires is not None:
+        start = message.enqueued_at if message.eta is None else message.eta
+        expires = max(0.0, start + expires - eta)
+    return msgspec.structs.replace(
+        message,
+        job_try=message.job_try + 1,
+        eta=eta,
+        expires=expires,
+        first_failed_at=message.first_failed_at or now,
+    )
+
+
+def _copy(
+    delivery: Delivery, message: Message | None, headers: Mapping[str, Header]
+) -> Letter:
+    """Take over the body as it came, but none of its headers.
+
+    A copied `x-death` makes RabbitMQ before 4.0.1 drop a message as a cycle.
+    """
+    found = _properties(delivery)
+    return Letter(
+        task=_short(message.task if message is not None else found.type or ""),
+        job_id=_short(
+            message.id if message is not None else found.correlation_id or ""
+        ),
+        body=delivery.body,
+        content_type=found.content_type,
+        content_encoding=found.content_encoding,
+        priority=found.priority or 0,
+        headers=headers,
+    )
+
+
+def _short(text: str) -> str:
+    """Cut what a foreign producer made longer than a property may be."""
+    return text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")
+
+
+def _properties(delivery: Delivery) -> Properties:
+    """Read what can be read; a message with unreadable properties has none."""
+    try:
+        return properties.decode(delivery.properties)
+    except PropertyError:
+        return Properties(headers=NO_HEADERS)
+
+
+def _in_brief(failure: Failure | None) -> str:
+    return f" ({failure.kind}: {failure.message})" if failure is not None else ""

@@ -1,0 +1,378 @@
+"""The worker: consumes, runs so many jobs at a time, and stops without losing one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import threading
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from rmqarq.context import State
+from rmqarq.errors import ConnectionFailed, RmqarqError, TransportError
+from rmqarq.middleware import call_hooks
+from rmqarq.stats import Stats
+from rmqarq.wire.topology import check_name
+from rmqarq.worker.burst import Burst, Look
+from rmqarq.worker.dispatcher import Dispatcher
+from rmqarq.worker.ending import Ending, Why
+from rmqarq.worker.executor import timeout_of
+from rmqarq.worker.intake import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection, Coroutine
+
+    from rmqarq.app import App
+    from rmqarq.settings import Settings
+    from rmqarq.task import Task
+
+log = logging.getLogger(__name__)
+
+SETTLE_GRACE = 5.0
+COUNT_TIMEOUT = 2.0
+NEAR_CONSUMER_TIMEOUT = 25 * 60.0
+
+
+class Worker:
+    """Runs the tasks of an App.
+
+    Args:
+        app: Whose tasks to run.
+        settings: Instead of the App's own.
+        queues: What to consume; by default the queues of all registered tasks.
+
+    Attributes:
+        stats: What was done so far.
+        ending: Why the worker ended; `None` while it runs.
+
+    Raises:
+        ConfigurationError: A queue name that can't be used.
+
+    Example:
+        >>> stats = await Worker(app).run()
+    """
+
+    def __init__(
+        self,
+        app: App[Any],
+        settings: Settings | None = None,
+        *,
+        queues: Collection[str] = (),
+    ) -> None:
+        if settings is not None:
+            app.configure(settings)
+        self.app = app
+        self.settings = app.settings
+        self.stats = Stats()
+        self.ending: Ending | None = None
+        self._given_queues = tuple(dict.fromkeys(queues))
+        for queue in self._given_queues:
+            check_name(queue)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+        self._signal: str | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues it consumes."""
+        if self._given_queues:
+            return self._given_queues
+        found = dict.fromkeys(map(self.app.queue_of, self.app.tasks.values()))
+        return tuple(found) or (self.settings.queue,)
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether code that ignored its cancellation is still running."""
+        return self._dispatcher is not None and self._dispatcher.left_behind
+
+    def run_sync(self) -> Stats:
+        """Run in an event loop of its own; for programs without one.
+
+        Raises:
+            ConfigurationError: As for `run`.
+        """
+        return anyio.run(self.run)
+
+    async def run(self, *, signals: bool = True) -> Stats:
+        """Work until `stop()`, a signal, enough jobs, or the end of a burst.
+
+        Args:
+            signals: Stop in order at SIGTERM and SIGINT, at once at the second one;
+                only in the main thread. `False` where the program has its own.
+
+        Returns:
+            What was done.
+
+        Raises:
+            ConfigurationError: An annotation that can't be read, or a broker that
+                refuses us or a queue.
+        """
+        self._loop = asyncio.get_running_loop()
+        for task in self.app.tasks.values():
+            if task.signature is not None:
+                task.signature.prepare()
+        self.app.retain()
+        watcher: asyncio.Task[None] | None = None
+        if signals and threading.current_thread() is threading.main_thread():
+            watcher = asyncio.create_task(self._watch_signals())
+        try:
+            if await self._connect():
+                async with self._lifespan() as state:
+                    await self._serve(state)
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            self.stats.reconnects = self.app.transport.reconnects
+            self._say_farewell()
+            await self.app.release()
+        return self.stats
+
+    def stop(self) -> None:
+        """Stop in order; may be called from any thread, before `run` too."""
+        if self._loop is None:
+            self._request("asked to stop")
+        else:
+            self._loop.call_soon_threadsafe(self._request, "asked to stop")
+
+    # --- the life of the worker ---
+
+    async def _connect(self) -> bool:
+        """Reach a broker; False when that failed or somebody lost patience."""
+        deadline = None
+        if self.settings.burst:
+            deadline = self._now() + self.settings.publish_deadline
+        try:
+            await self._unless_stopped(self.app.transport.connect(deadline))
+        except ConnectionFailed as error:
+            log.error("no broker: %(problem)s", {"problem": error})  # noqa: TRY400
+            self._request("broker unreachable")
+        return not self._stop.is_set()
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncGenerator[Any]:
+        if self.app.lifespan is None:
+            yield State()
+        else:
+            async with self.app.lifespan() as state:
+                yield state
+
+    async def _serve(self, state: Any) -> None:
+        transport = self.app.transport
+        dispatcher = self._dispatcher = Dispatcher(
+            self.app,
+            transport,
+            self.settings,
+            state,
+            self.stats,
+            lambda: self._request("enough jobs"),
+        )
+        prefetch = self.settings.prefetch_count
+        intake = Intake(transport, self.queues, prefetch, dispatcher.take)
+        for hook in self.app.hooks.startup:
+            await hook(state)
+        helpers: list[asyncio.Task[None]] = []
+        try:
+            self._say_hello()
+            await self._unless_stopped(intake.start())
+            helpers = [asyncio.create_task(each) for each in self._helpers(dispatcher)]
+            await self._unless_stopped(intake.failed())
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await self._drain(intake, dispatcher)
+            await call_hooks(self.app.hooks.shutdown, state)
+
+    def _helpers(self, dispatcher: Dispatcher) -> list[Coroutine[Any, Any, None]]:
+        helpers: list[Coroutine[Any, Any, None]] = []
+        if self.settings.burst:
+            helpers.append(self._burst(dispatcher))
+        if self.settings.health_check_interval:
+            helpers.append(self._report(dispatcher))
+        return helpers
+
+    async def _drain(self, intake: Intake, dispatcher: Dispatcher) -> None:
+        """Stop in order: no new jobs, grace for the running ones, acks to the end."""
+        await self._unless(self._force, intake.cancel())
+        dispatcher.stop_accepting()
+        settings = self.settings
+        in_a_hurry = settings.burst and not settings.burst_wait
+        await dispatcher.idle(0 if in_a_hurry else settings.shutdown_grace, self._force)
+        dispatcher.interrupt_all()
+        await dispatcher.idle(settings.cancel_grace + SETTLE_GRACE, self._force)
+        dispatcher.abandon()
+        await self._unless(self._force, intake.close())
+        if not self._force.is_set():
+            self.stats.pending = await self._count()
+
+    async def _count(self) -> int | None:
+        """Count what is left in the queues; `None` when the broker can't be asked."""
+        with suppress(RmqarqError, TimeoutError):
+            async with asyncio.timeout(COUNT_TIMEOUT):
+                counts = await self.app.transport.count(self.queues)
+                return sum(counts.values())
+        return None
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
+        await self._unless(self._stop, work)
+
+    async def _unless(
+        self, event: asyncio.Event, work: Coroutine[Any, Any, Any]
+    ) -> None:
+        """Do something, but give it up when `event` is set."""
+        task = asyncio.create_task(work)
+        other = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait((task, other), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            other.cancel()
+            await asyncio.gather(task, other, return_exceptions=True)
+
+    # --- what ends it ---
+
+    def _request(self, why: Why, name: str | None = None) -> None:
+        """Stop in order; only the first reason counts."""
+        if not self._stop.is_set():
+            dead = self.settings.fail_on_dead and self.stats.dead_lettered > 0
+            self.ending = Ending(why, name, dead)
+            self._signal = name
+            self._stop.set()
+
+    async def _watch_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            async for number in received:
+                name = signal.Signals(number).name
+                if not self._stop.is_set():
+                    log.info("received %(signal)s, stopping", {"signal": name})
+                    self._request("asked to stop", name)
+                else:
+                    log.warning(
+                        "received %(signal)s again, stopping now", {"signal": name}
+                    )
+                    self.ending = Ending("forced", name)
+                    self._signal = name
+                    self._force.set()
+
+    async def _burst(self, dispatcher: Dispatcher) -> None:
+        """End the worker when its queues are empty, or its time is over."""
+        settings = self.settings
+        burst = Burst(wait=settings.burst_wait, interval=settings.burst_check_interval)
+        end = self._now() + (settings.burst_timeout or math.inf)
+        pause = burst.pause(busy=False)
+        while True:
+            await asyncio.sleep(min(pause, max(0.0, end - self._now())))
+            if self._now() >= end:
+                self._say_burst_is_over(dispatcher)
+                return
+            try:
+                look = await self._look(dispatcher)
+            except TransportError as error:
+                log.warning("the queues can't be counted: %(why)s", {"why": error})
+                pause = burst.pause(busy=True)
+                continue
+            if burst.finished(look):
+                self._request("queues empty")
+                return
+            if look.only_waits and look.horizon > end:
+                self._say_burst_is_over(dispatcher)
+                return
+            pause = burst.pause(busy=look.busy)
+
+    async def _look(self, dispatcher: Dispatcher) -> Look:
+        """Count rungs before queues: messages flow from the one to the other."""
+        transport, settler = self.app.transport, dispatcher.settler
+        delayed = held = 0
+        if self.settings.wait_delayed:
+            delayed = sum((await transport.count(transport.all_rungs())).values())
+        if settler.rungs and self._now() > settler.horizon:
+            held = sum((await transport.count(settler.rung_names())).values())
+            if not held:
+                settler.rungs.clear()
+        ready = sum((await transport.count(self.queues)).values())
+        delivered, dispatcher.delivered = dispatcher.delivered, False
+        return Look(
+            now=self._now(),
+            running=dispatcher.under_way,
+            delivered=delivered,
+            ready=ready,
+            horizon=settler.horizon,
+            held=held,
+            delayed=delayed,
+        )
+
+    async def _report(self, dispatcher: Dispatcher) -> None:
+        """Write a line of statistics from time to time, when something happened."""
+        before = self.stats.values()
+        while True:
+            await asyncio.sleep(self.settings.health_check_interval)
+            now = self.stats.values()
+            if now != before:
+                log.info(
+                    "%(completed)s completed ◆ %(failed)s failed ◆ %(retried)s retried"
+                    " ◆ %(running)s running",
+                    {**now, "running": dispatcher.under_way},
+                )
+            before = now
+
+    # --- what it says ---
+
+    def _say_hello(self) -> None:
+        settings = self.settings
+        log.info(
+            "worker started: tasks %(tasks)s; queues %(queues)s;"
+            " %(concurrency)d at a time",
+            {
+                "tasks": ", ".join(sorted(self.app.tasks)) or "-",
+                "queues": ", ".join(self.queues),
+                "concurrency": settings.concurrency,
+            },
+        )
+        for task in self.app.tasks.values():
+            self._warn_of_consumer_timeout(task)
+
+    def _warn_of_consumer_timeout(self, task: Task[..., Any]) -> None:
+        """RabbitMQ closes a channel with a delivery open for 30 minutes."""
+        settings = self.settings
+        timeout = timeout_of(task, settings)
+        waiting = max(1.0, settings.prefetch_count / settings.concurrency)
+        if timeout is None or timeout * waiting >= NEAR_CONSUMER_TIMEOUT:
+            log.warning(
+                "%(task)s may run longer than RabbitMQ lets a delivery stay open (30"
+                " minutes by default); raise it: rabbitmqctl set_policy rmqarq-long"
+                " '^%(queue)s$' '{\"consumer-timeout\": 86400000}' --apply-to queues",
+                {"task": task.name, "queue": self.app.queue_of(task)},
+            )
+
+    def _say_burst_is_over(self, dispatcher: Dispatcher) -> None:
+        log.warning(
+            "the burst ends by its timeout of %(seconds)g s: %(running)d jobs are under"
+            " way, and retries may still be waiting",
+            {
+                "seconds": self.settings.burst_timeout or 0,
+                "running": dispatcher.under_way,
+            },
+        )
+        self._request("burst timeout")
+
+    def _say_farewell(self) -> None:
+        ending = self.ending
+        log.info(
+            "%(why)s ◆ %(completed)s completed ◆ %(failed)s failed ◆ %(retried)s retried"
+            " ◆ %(dead_lettered)s dead-lettered ◆ %(returned)s returned"
+            " ◆ %(pending)s pending",
+            {
+                **self.stats.values(),
+                "why": (ending.signal or ending.why) if ending else "failed",
+            },
+        )
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,47 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.broker import Broker
+from tests.harness.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+BACKENDS: list[Any] = [pytest.param("asyncio", id="asyncio")]
+if os.environ.get("RMQARQ_TEST_UVLOOP") == "1":
+    BACKENDS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """The event loop of asynchronous tests; RMQARQ_TEST_UVLOOP=1 adds uvloop."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """A private RabbitMQ node, shared by all tests; an error if there is none."""
+    with Broker() as node:
+        yield node
+
+
+@pytest.fixture
+async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
+    """A network in front of the broker that a test can break."""
+    async with Proxy(broker.port) as network:
+        yield network
+
+
+@pytest.fixture
+def queue(request: pytest.FixtureRequest) -> str:
+    """A queue name that no other test uses."""
+    name = re.sub("[^a-z0-9]+", "_", request.node.name.lower()).strip("_")
+    return f"{name[:51]}-{secrets.token_hex(4)}"

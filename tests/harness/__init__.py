@@ -1,0 +1,1 @@
+"""What the tests stand on: a private broker, a faulty network, real workers."""
