@@ -9,7 +9,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
-    NamedTuple,
     Self,
     TypeAlias,
     TypeVar,
@@ -21,7 +20,6 @@ import msgspec
 from rmqarq.context import Context, State, StateT
 from rmqarq.errors import (
     ConfigurationError,
-    EncodeError,
     PartlyEnqueued,
     TaskAlreadyRegistered,
     TransportError,
@@ -29,15 +27,11 @@ from rmqarq.errors import (
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
 from rmqarq.middleware import Hooks, Middleware, enqueue_chain
+from rmqarq.outbox import Order, Outbox
 from rmqarq.settings import Settings, SettingsFields
 from rmqarq.signature import Signature
 from rmqarq.task import Policy, Task, TaskDecorator
 from rmqarq.url import parse_urls
-from rmqarq.when import seconds_until
-from rmqarq.wire.codec import Codec
-from rmqarq.wire.names import Names
-from rmqarq.wire.properties import PropertyError
-from rmqarq.wire.publication import Letter, Publication, delayed, immediate
 from rmqarq.wire.topology import check_name
 from rmqarq.wire.transport import Transport
 
@@ -47,6 +41,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rmqarq.middleware import JobHook
+    from rmqarq.wire.publication import Publication
 
     Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[StateT]]
     StateHook: TypeAlias = Callable[[StateT], Awaitable[None]]
@@ -160,10 +155,10 @@ class App(Generic[StateT]):
             TransportError: The broker did not store it before `publish_deadline`.
             ConfigurationError: The broker refuses us, or what we declare.
         """
-        order = self._order(spec)
+        order = self._outbox.order(spec, self._queue_for(spec))
 
         async def send(message: Message) -> None:
-            publication = self._publication(message, order)
+            publication = self._outbox.publication(message, order)
             deadline = asyncio.get_running_loop().time() + self._patience
             await self.transport.publish(publication, deadline)
 
@@ -189,12 +184,12 @@ class App(Generic[StateT]):
         Example:
             >>> await app.enqueue_many([add.job(i, 1) for i in range(1000)])
         """
-        orders = [self._order(spec) for spec in jobs]
+        orders = [self._outbox.order(spec, self._queue_for(spec)) for spec in jobs]
         publications: list[Publication] = []
         for order in orders:
 
-            async def collect(message: Message, order: _Order = order) -> None:
-                publications.append(self._publication(message, order))
+            async def collect(message: Message, order: Order = order) -> None:
+                publications.append(self._outbox.publication(message, order))
 
             await self._through_middleware(order.message, collect)
         handles: list[Job[R]] = [
@@ -270,8 +265,7 @@ class App(Generic[StateT]):
     def _apply(self) -> None:
         parse_urls(self.settings.url)
         check_name(self.settings.queue)
-        self._codec = Codec(self.settings)
-        self._names = Names(self.settings.prefix)
+        self._outbox = Outbox(self.settings)
         self._patience = self.settings.publish_deadline
 
     def _register(self, task: Task[..., Any]) -> None:
@@ -291,76 +285,15 @@ class App(Generic[StateT]):
         """The queue that jobs of a task go to unless they say otherwise."""
         return task.policy.queue or self.settings.queue
 
-    def _order(self, spec: JobSpec[Any]) -> _Order:
-        options = spec.options
-        now = time.time()
-        delay = 0.0 if spec.when is None else seconds_until(spec.when, now)
+    def _queue_for(self, spec: JobSpec[Any]) -> str:
         task = self.tasks.get(spec.task)
-        queue = options.queue or (
-            self.settings.queue if task is None else self.queue_of(task)
-        )
-        message = Message(
-            id=options.job_id or new_job_id(),
-            task=spec.task,
-            args=spec.args,
-            kwargs=spec.kwargs,
-            enqueued_at=now,
-            eta=now + delay if delay else None,
-            expires=options.expires,
-            max_retries=options.max_retries,
-            headers=options.headers,
-        )
-        return _Order(message, spec, queue, delay)
+        usual = self.settings.queue if task is None else self.queue_of(task)
+        return spec.options.queue or usual
 
     async def _through_middleware(
         self, message: Message, send: Callable[[Message], Awaitable[None]]
     ) -> None:
         await enqueue_chain(self.middleware, send)(message)
-
-    def _publication(self, message: Message, order: _Order) -> Publication:
-        """Encode a message for its way.
-
-        Raises:
-            EncodeError: It can't travel as it is.
-        """
-        signature = order.spec.signature
-        serializer = self.settings.serializer
-        if signature is not None:
-            args, kwargs = signature.encode(
-                serializer,
-                message.args,
-                message.kwargs,
-                validate=self.settings.validate,
-            )
-            message = msgspec.structs.replace(message, args=args, kwargs=kwargs or {})
-        content_type, content_encoding, body = self._codec.encode(message)
-        letter = Letter(
-            task=message.task,
-            job_id=message.id,
-            body=body,
-            content_type=content_type,
-            content_encoding=content_encoding,
-            priority=order.spec.options.priority,
-        )
-        try:
-            if order.delay:
-                return delayed(letter, order.queue, order.delay, self._names)
-            return immediate(letter, order.queue)
-        except PropertyError as error:
-            raise EncodeError(
-                "a message for {task} can't be sent: {problem}",
-                task=message.task,
-                problem=str(error),
-            ) from error
-
-
-class _Order(NamedTuple):
-    """A call on its way out."""
-
-    message: Message
-    spec: JobSpec[Any]
-    queue: str
-    delay: float
 
 
 def _settings(

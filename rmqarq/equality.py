@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from rmqarq.wire.codec import encoder
 
 
-def same(sent: Any, came: Any) -> bool:
+def same(sent: object, came: object) -> bool:
     """Compare a value with what came back; a tuple may have become a list."""
     if isinstance(sent, list | tuple) and isinstance(came, list | tuple):
-        if hasattr(cast("object", sent), "_fields"):  # a named tuple keeps its type
-            return bool(sent == came)
-        ours, theirs = list[Any](sent), list[Any](came)
-        pairs = zip(ours, theirs, strict=False)
-        return len(ours) == len(theirs) and all(same(*pair) for pair in pairs)
+        return _same_items(sent, came)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(sent, dict) and isinstance(came, dict):
-        mine, yours = cast("dict[Any, Any]", sent), cast("dict[Any, Any]", came)
-        return mine.keys() == yours.keys() and all(
-            same(value, yours[key]) for key, value in mine.items()
-        )
-    if type(sent) is type(came) and type(sent).__eq__ is object.__eq__:
+        return _same_entries(sent, came)  # pyright: ignore[reportUnknownArgumentType]
+    kind: type[Any] = type(sent)
+    if kind is type(came) and not _compares(kind):
         written = encoder("json").encode
         return written(sent) == written(came)
-    return bool(sent == came) and isinstance(sent, bool) == isinstance(came, bool)
+    return sent == came and isinstance(sent, bool) == isinstance(came, bool)
 
 
 def brief(value: object) -> str:
     """Show a value in at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _compares(kind: type[Any]) -> bool:
+    """Tell whether equal values of a class are equal, or only the same one."""
+    own: Any = getattr(kind, "__eq__", None)
+    return own is not object.__eq__
+
+
+def _same_items(
+    sent: list[Any] | tuple[Any, ...], came: list[Any] | tuple[Any, ...]
+) -> bool:
+    if hasattr(sent, "_fields"):  # a named tuple keeps its type
+        return sent == came
+    pairs = zip(sent, came, strict=False)
+    return len(sent) == len(came) and all(same(*pair) for pair in pairs)
+
+
+def _same_entries(sent: dict[Any, Any], came: dict[Any, Any]) -> bool:
+    return sent.keys() == came.keys() and all(
+        same(value, came[key]) for key, value in sent.items()
+    )

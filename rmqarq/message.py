@@ -51,7 +51,7 @@ class Message(
     max_retries: int | None = None
     generation: int = 0
     first_failed_at: float | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
     def expired(self, now: float) -> bool:
         """Tell whether its time to run is over at `now` (seconds since the epoch)."""

@@ -139,7 +139,8 @@ class Task(Generic[P, R_co]):
             limiter: Bounds the threads; by default anyio's own.
         """
         if self.is_async:
-            return await self.fn(*args, **kwargs)
+            result: R_co = await self.fn(*args, **kwargs)
+            return result
         return await anyio.to_thread.run_sync(
             lambda: self.fn(*args, **kwargs), abandon_on_cancel=True, limiter=limiter
         )
@@ -270,11 +271,17 @@ class TaskDecorator:
         return task
 
 
+_NOT_FUNCTIONS: tuple[type, ...] = (type, Task)
+
+
 def _make(
     fn: Callable[..., object], publisher: Publisher, options: TaskOptions
 ) -> Task[..., Any]:
-    if not callable(fn) or isinstance(fn, type | Task):
-        raise ConfigurationError("a task must be a function, not {what}", what=repr(fn))
+    what: object = fn
+    if not callable(what) or isinstance(what, _NOT_FUNCTIONS):
+        raise ConfigurationError(
+            "a task must be a function, not {what}", what=repr(what)
+        )
     name = options.get("name") or getattr(fn, "__name__", "")
     if not name or len(name.encode()) > 255:
         raise ConfigurationError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rmqarq.app import App
 from rmqarq.errors import AppNotFound
@@ -37,7 +37,7 @@ def load(path: str) -> App[Any]:
         return _only_app(module)
     found = _attribute(module, attribute)
     if isinstance(found, App):
-        return found
+        return cast("App[Any]", found)
     raise AppNotFound(
         "{path} is {what}, not an App; {apps}",
         path=repr(path),
@@ -76,7 +76,7 @@ def _attribute(module: ModuleType, attribute: str) -> object:
 
 
 def _only_app(module: ModuleType) -> App[Any]:
-    apps = [each for each in vars(module).values() if isinstance(each, App)]
+    apps = list(_apps(module).values())
     if len({id(each) for each in apps}) == 1:
         return apps[0]
     raise AppNotFound(
@@ -86,8 +86,13 @@ def _only_app(module: ModuleType) -> App[Any]:
     )
 
 
+def _apps(module: ModuleType) -> dict[str, App[Any]]:
+    found = vars(module).items()
+    return {name: cast("App[Any]", it) for name, it in found if isinstance(it, App)}
+
+
 def _apps_in(module: ModuleType) -> str:
-    names = [name for name, each in vars(module).items() if isinstance(each, App)]
+    names = _apps(module)
     if not names:
         return f"the module {module.__name__!r} holds no App"
     written = ", ".join(f"{module.__name__}:{name}" for name in names)

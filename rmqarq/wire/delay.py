@@ -34,7 +34,7 @@ class Rung(Struct, frozen=True, order=True):
     @property
     def ttl_ms(self) -> int:
         """How long it holds a message, in milliseconds."""
-        return self.digit * 10**self.decade * 100
+        return self.digit * int(10**self.decade) * 100
 
     @property
     def label(self) -> str:

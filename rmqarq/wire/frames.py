@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from struct import Struct
 from struct import error as struct_error
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 METHOD, HEADER, BODY = 1, 2, 3
 OVERHEAD = 8  # type, channel and size before the payload, one end octet after it
@@ -313,7 +316,7 @@ def _unblocked(_buffer: bytes, _at: int) -> Blocked:
     return Blocked(None)
 
 
-_DECODERS = {
+_DECODERS: dict[int, Callable[[bytes, int], Event]] = {
     BASIC_DELIVER: _deliver,
     BASIC_RETURN: _returned,
     BASIC_ACK: _ack,

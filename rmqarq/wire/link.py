@@ -133,4 +133,5 @@ class Link:
 def _pause(tries: int, elapsed: float) -> float:
     """Full jitter, so that many clients do not return in step."""
     ceiling = LONGEST_WAIT if elapsed < FIRST_MINUTE else LATER_WAIT
-    return random.uniform(0.2, 1) * min(ceiling, FIRST_WAIT * 2 ** min(tries, 10))
+    wait = min(ceiling, FIRST_WAIT * (1 << min(tries, 10)))
+    return random.uniform(0.2, 1) * wait

@@ -100,5 +100,5 @@ def delayed(letter: Letter, queue: str, delay: float, names: Names) -> Publicati
     """
     way = plan(delay, names)
     ready = letter.template({**letter.headers, "CC": way.cc})
-    needs = (queue, *way.rungs)
+    needs: tuple[str | Rung, ...] = (queue, *way.rungs)
     return Publication(way.exchange, queue, ready, letter.body, needs)

@@ -13,7 +13,7 @@ from rmqarq.context import Context
 from rmqarq.errors import DecodeError
 from rmqarq.outcome import DeadLettered
 from rmqarq.wire.codec import Codec
-from rmqarq.wire.properties import PropertyError
+from rmqarq.wire.properties import NO_HEADERS, PropertyError
 from rmqarq.worker.admission import Postponed, admit, unknown
 from rmqarq.worker.executor import Executor, failure_of, timeout_of
 from rmqarq.worker.roster import Roster, Run
@@ -120,7 +120,9 @@ class Dispatcher:
     async def idle(self, seconds: float, unless: asyncio.Event) -> None:
         """Wait until nothing runs, but not longer than `seconds` or past `unless`."""
         end = self._loop.time() + seconds
-        while len(self._roster) and self._loop.time() < end and not unless.is_set():
+        while len(self._roster) and not unless.is_set():
+            if self._loop.time() >= end:
+                return
             await asyncio.sleep(POLL)
 
     def _run_tasks(self) -> list[asyncio.Task[None]]:
@@ -161,8 +163,8 @@ class Dispatcher:
             decoded = self._codec.decode(delivery.properties, delivery.body)
         except DecodeError as error:
             run.settling = True
-            verdict = DeadLettered("undecodable", failure_of(error))
-            await self.settler.bury(run, verdict)
+            unreadable = DeadLettered("undecodable", failure_of(error))
+            await self.settler.bury(run, unreadable)
             return
         run.decoded = decoded
         message = decoded.message
@@ -193,7 +195,7 @@ class Dispatcher:
         try:
             headers = run.delivery.headers
         except PropertyError:
-            headers = {}
+            headers = NO_HEADERS
         return unknown(headers, now, self._settings.unknown_task_wait)
 
     async def _turn_away(

@@ -103,8 +103,6 @@ class Executor:
                 return Succeeded(await task.call(args, kwargs, self._threads))
             call = partial(task.call, args, kwargs, self._threads)
             return Succeeded(await self._chain(ctx, call))
-        except Reject as signal:
-            return DeadLettered("rejected", failure_of(signal))
         except asyncio.CancelledError as error:
             return self._cancelled(run, task, message, error)
         except GeneratorExit:
@@ -136,6 +134,8 @@ class Executor:
     ) -> Outcome:
         """Decide after an exception: another attempt, or the dead letters."""
         failure = failure_of(error)
+        if isinstance(error, Reject):
+            return DeadLettered("rejected", failure)
         if isinstance(error, Retry):
             return self._again(task, message, failure, error)
         retryable = isinstance(error, task.policy.retry_on) or not isinstance(

@@ -111,7 +111,8 @@ class Settler:
             self._stats.dead_lettered += 1
             self._stats.failed += outcome.reason in FAILED_FOR_GOOD
             log.error(
-                "%(task)s %(id)s is dead after attempt %(attempt)d: %(reason)s%(error)s",
+                "%(task)s %(id)s is dead after attempt %(attempt)d:"
+                " %(reason)s%(error)s",
                 {
                     "task": letter.task or "?",
                     "id": letter.job_id or "?",

@@ -365,8 +365,9 @@ class Worker:
     def _say_farewell(self) -> None:
         ending = self.ending
         log.info(
-            "%(why)s ◆ %(completed)s completed ◆ %(failed)s failed ◆ %(retried)s retried"
-            " ◆ %(dead_lettered)s dead-lettered ◆ %(returned)s returned"
+            "%(why)s ◆ %(completed)s completed ◆ %(failed)s failed"
+            " ◆ %(retried)s retried ◆ %(dead_lettered)s dead-lettered"
+            " ◆ %(returned)s returned"
             " ◆ %(pending)s pending",
             {
                 **self.stats.values(),

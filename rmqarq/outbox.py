@@ -1,0 +1,96 @@
+"""Calls on their way out: named, dated, encoded and addressed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from rmqarq.errors import EncodeError
+from rmqarq.job import new_job_id
+from rmqarq.message import Message
+from rmqarq.when import seconds_until
+from rmqarq.wire.codec import Codec
+from rmqarq.wire.names import Names
+from rmqarq.wire.properties import PropertyError
+from rmqarq.wire.publication import Letter, Publication, delayed, immediate
+
+if TYPE_CHECKING:
+    from rmqarq.job import JobSpec
+    from rmqarq.settings import Settings
+    from rmqarq.wire.codec import Serializer
+
+
+class Order(NamedTuple):
+    """A call that has its id, its queue and its time."""
+
+    message: Message
+    spec: JobSpec[Any]
+    queue: str
+    delay: float
+
+
+class Outbox:
+    """Turns calls into publications, as the settings say."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._serializer: Serializer = settings.serializer
+        self._validate = settings.validate
+        self._codec = Codec(settings)
+        self._names = Names(settings.prefix)
+
+    def order(self, spec: JobSpec[Any], queue: str) -> Order:
+        """Give a call its id and its time.
+
+        Raises:
+            TypeError: Its time is no number, timedelta or datetime.
+            ValueError: Its time is not finite.
+        """
+        options = spec.options
+        now = time.time()
+        delay = 0.0 if spec.when is None else seconds_until(spec.when, now)
+        message = Message(
+            id=options.job_id or new_job_id(),
+            task=spec.task,
+            args=spec.args,
+            kwargs=spec.kwargs,
+            enqueued_at=now,
+            eta=now + delay if delay else None,
+            expires=options.expires,
+            max_retries=options.max_retries,
+            headers=options.headers,
+        )
+        return Order(message, spec, queue, delay)
+
+    def publication(self, message: Message, order: Order) -> Publication:
+        """Encode a message, as middleware left it, for its way.
+
+        Raises:
+            EncodeError: It can't travel as it is.
+        """
+        signature = order.spec.signature
+        if signature is not None:
+            args, kwargs = signature.encode(
+                self._serializer, message.args, message.kwargs, validate=self._validate
+            )
+            message = msgspec.structs.replace(message, args=args, kwargs=kwargs or {})
+        content_type, content_encoding, body = self._codec.encode(message)
+        letter = Letter(
+            task=message.task,
+            job_id=message.id,
+            body=body,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            priority=order.spec.options.priority,
+        )
+        try:
+            if order.delay:
+                return delayed(letter, order.queue, order.delay, self._names)
+            return immediate(letter, order.queue)
+        except PropertyError as error:
+            raise EncodeError(
+                "a message for {task} can't be sent: {problem}",
+                task=message.task,
+                problem=str(error),
+            ) from error
