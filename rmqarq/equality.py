@@ -9,12 +9,13 @@ from rmqarq.wire.codec import encoder
 
 def same(sent: object, came: object) -> bool:
     """Compare a value with what came back; a tuple may have become a list."""
+    kind: Any = type(sent)
+    is_same_kind = kind is type(came)
     if isinstance(sent, list | tuple) and isinstance(came, list | tuple):
         return _same_items(sent, came)  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(sent, dict) and isinstance(came, dict):
         return _same_entries(sent, came)  # pyright: ignore[reportUnknownArgumentType]
-    kind: type[Any] = type(sent)
-    if kind is type(came) and not _compares(kind):
+    if is_same_kind and not _compares(kind):
         written = encoder("json").encode
         return written(sent) == written(came)
     return sent == came and isinstance(sent, bool) == isinstance(came, bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rmqarq.app import App
 from rmqarq.errors import AppNotFound
@@ -37,7 +37,8 @@ def load(path: str) -> App[Any]:
         return _only_app(module)
     found = _attribute(module, attribute)
     if isinstance(found, App):
-        return cast("App[Any]", found)
+        app: App[Any] = found
+        return app
     raise AppNotFound(
         "{path} is {what}, not an App; {apps}",
         path=repr(path),
@@ -87,8 +88,11 @@ def _only_app(module: ModuleType) -> App[Any]:
 
 
 def _apps(module: ModuleType) -> dict[str, App[Any]]:
-    found = vars(module).items()
-    return {name: cast("App[Any]", it) for name, it in found if isinstance(it, App)}
+    apps: dict[str, App[Any]] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, App):
+            apps[name] = value
+    return apps
 
 
 def _apps_in(module: ModuleType) -> str:
