@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rmqarq.app import App
 from rmqarq.errors import AppNotFound
@@ -36,9 +36,8 @@ def load(path: str) -> App[Any]:
     if not attribute:
         return _only_app(module)
     found = _attribute(module, attribute)
-    if isinstance(found, App):
-        app: App[Any] = found
-        return app
+    if _is_app(found):
+        return found
     raise AppNotFound(
         "{path} is {what}, not an App; {apps}",
         path=repr(path),
@@ -88,11 +87,11 @@ def _only_app(module: ModuleType) -> App[Any]:
 
 
 def _apps(module: ModuleType) -> dict[str, App[Any]]:
-    apps: dict[str, App[Any]] = {}
-    for name, value in vars(module).items():
-        if isinstance(value, App):
-            apps[name] = value
-    return apps
+    return {name: each for name, each in vars(module).items() if _is_app(each)}
+
+
+def _is_app(value: object) -> TypeGuard[App[Any]]:
+    return isinstance(value, App)
 
 
 def _apps_in(module: ModuleType) -> str:
