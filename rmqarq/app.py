@@ -26,7 +26,7 @@ from rmqarq.errors import (
 )
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
-from rmqarq.middleware import Hooks, Middleware, enqueue_chain
+from rmqarq.middleware import Hooks, Middleware, enqueue_chain, wraps_enqueue
 from rmqarq.outbox import Order, Outbox
 from rmqarq.settings import Settings, SettingsFields
 from rmqarq.signature import Signature
@@ -86,6 +86,7 @@ class App(Generic[StateT]):
         self.task = TaskDecorator(self._register, self)
         self._own_queue = "queue" in settings or isinstance(url, Settings)
         self.middleware = tuple(middleware)
+        self._wrapping = wraps_enqueue(self.middleware)
         self._transport: Transport | None = None
         self._made_in: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._users = 0
@@ -162,7 +163,10 @@ class App(Generic[StateT]):
             deadline = asyncio.get_running_loop().time() + self._patience
             await self.transport.publish(publication, deadline)
 
-        await self._through_middleware(order.message, send)
+        if self._wrapping:
+            await enqueue_chain(self._wrapping, send)(order.message)
+        else:
+            await send(order.message)
         return Job(order.message.id, spec.task, order.queue)
 
     async def enqueue_many(self, jobs: Sequence[JobSpec[R]], /) -> list[Job[R]]:
@@ -185,13 +189,7 @@ class App(Generic[StateT]):
             >>> await app.enqueue_many([add.job(i, 1) for i in range(1000)])
         """
         orders = [self._outbox.order(spec, self._queue_for(spec)) for spec in jobs]
-        publications: list[Publication] = []
-        for order in orders:
-
-            async def collect(message: Message, order: Order = order) -> None:
-                publications.append(self._outbox.publication(message, order))
-
-            await self._through_middleware(order.message, collect)
+        publications = await self._publications(orders)
         handles: list[Job[R]] = [
             Job(order.message.id, order.message.task, order.queue) for order in orders
         ]
@@ -290,10 +288,19 @@ class App(Generic[StateT]):
         usual = self.settings.queue if task is None else self.queue_of(task)
         return spec.options.queue or usual
 
-    async def _through_middleware(
-        self, message: Message, send: Callable[[Message], Awaitable[None]]
-    ) -> None:
-        await enqueue_chain(self.middleware, send)(message)
+    async def _publications(self, orders: Sequence[Order]) -> list[Publication]:
+        """Encode a batch, each through the middleware that wraps enqueueing."""
+        encode = self._outbox.publication
+        if not self._wrapping:
+            return [encode(order.message, order) for order in orders]
+        publications: list[Publication] = []
+        for order in orders:
+
+            async def collect(message: Message, order: Order = order) -> None:
+                publications.append(encode(message, order))
+
+            await enqueue_chain(self._wrapping, collect)(order.message)
+        return publications
 
 
 def _settings(

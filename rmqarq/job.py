@@ -25,6 +25,9 @@ _random = random.SystemRandom()
 _source = random.Random(_random.getrandbits(256))
 
 
+_LOW = 2**62 - 1
+
+
 def _reseed() -> None:
     _source.seed(_random.getrandbits(256))
 
@@ -35,8 +38,8 @@ os.register_at_fork(after_in_child=_reseed)
 def new_job_id() -> str:
     """Make a UUIDv7 (RFC 9562): unique, and sorted by the time it was made."""
     ms = time.time_ns() // 1_000_000
-    number = (ms << 80) | (0x7 << 76) | (0b10 << 62)
-    number |= (_source.getrandbits(12) << 64) | _source.getrandbits(62)
+    chance = _source.getrandbits(74)
+    number = ms << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & _LOW
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

@@ -96,11 +96,15 @@ def run_chain(middleware: Sequence[Middleware]) -> Run | None:
     return chain
 
 
+def wraps_enqueue(middleware: Sequence[Middleware]) -> list[Middleware]:
+    """Pick those that override `enqueue`."""
+    return [each for each in middleware if type(each).enqueue is not Middleware.enqueue]
+
+
 def enqueue_chain(middleware: Sequence[Middleware], send: Send) -> Send:
-    """Compile the overridden `enqueue` methods around `send`."""
+    """Put the `enqueue` methods around `send`, the first outermost."""
     for each in reversed(middleware):
-        if type(each).enqueue is not Middleware.enqueue:
-            send = _before(each.enqueue, send)
+        send = _before(each.enqueue, send)
     return send
 
 

@@ -86,22 +86,33 @@ def template(
     Raises:
         PropertyError: A text above 255 bytes, or headers above 64 KiB.
     """
+    start = _start(content_type, content_encoding, headers=bool(headers))
+    table = encode_table(headers) if headers else b""
+    rest = bytes((2, priority)) + _encode_short(correlation_id)
+    return Template(b"".join((start, table, rest)), _TIME.pack(timestamp) + _end(type))
+
+
+@lru_cache(maxsize=64)
+def _start(
+    content_type: str | None, content_encoding: str | None, *, headers: bool
+) -> bytes:
+    """Encode the flags and what stands before the headers: the same again and again."""
     flags = DELIVERY_MODE | PRIORITY | CORRELATION_ID | MESSAGE_ID | TIMESTAMP
-    flags |= TYPE | APP_ID
-    parts = [b""]
+    flags |= TYPE | APP_ID | (HEADERS if headers else 0)
+    texts = b""
     if content_type is not None:
         flags |= CONTENT_TYPE
-        parts.append(_encode_short(content_type))
+        texts += _encode_short(content_type)
     if content_encoding is not None:
         flags |= CONTENT_ENCODING
-        parts.append(_encode_short(content_encoding))
-    if headers:
-        flags |= HEADERS
-        parts.append(encode_table(headers))
-    parts += (b"\x02", bytes((priority,)), _encode_short(correlation_id))
-    parts[0] = _SHORT.pack(flags)
-    after = _TIME.pack(timestamp) + _encode_short(type) + b"\x06rmqarq"
-    return Template(b"".join(parts), after)
+        texts += _encode_short(content_encoding)
+    return _SHORT.pack(flags) + texts
+
+
+@lru_cache(maxsize=1024)
+def _end(task: str) -> bytes:
+    """Encode `type` and `app_id`."""
+    return _encode_short(task) + b"\x06rmqarq"
 
 
 def encode_table(headers: Mapping[str, Header]) -> bytes:

@@ -84,7 +84,7 @@ class PublishChannel:
         self._pending: dict[int, Receipt] = {}
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._room: deque[tuple[asyncio.Future[None], float]] = deque()
         self._routes: dict[tuple[str, str], bytes] = {}
         self._sweeping = False
         self._id = connection.id.encode() + b"."
@@ -100,12 +100,7 @@ class PublishChannel:
 
     def has_room(self, count: int) -> bool:
         """Whether `count` publications may be sent without waiting."""
-        return (
-            not self._room
-            and self._fits(count)
-            and self.connection.blocked is None
-            and not self.connection.tap.paused
-        )
+        return not self._room and self._fits(count) and not self._held_up
 
     async def wait_for_room(self, count: int, deadline: float) -> None:
         """Wait until `count` publications fit, the channel ends, or it is too late.
@@ -116,16 +111,10 @@ class PublishChannel:
         """
         while self.usable and not self.has_room(count):
             turn = self._loop.create_future()
-            self._room.append(turn)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await turn
-            except TimeoutError:
-                raise self.too_late() from None
-            finally:
-                if turn in self._room:
-                    self._room.remove(turn)
-            if self._fits(count):
+            self._room.append((turn, deadline))
+            self._watch_deadlines()
+            await turn
+            if self._fits(count) and not self._held_up:
                 return
 
     def send(self, batch: Sequence[Publication], deadline: float) -> Receipt:
@@ -147,10 +136,14 @@ class PublishChannel:
             self._unsent.append(data)
             self._unsent_bytes += len(data)
         self._next = first + len(batch)
-        if not self._sweeping:
-            self._sweeping = True
-            self._loop.call_later(SWEEP, self._sweep)
+        self._watch_deadlines()
         return receipt
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether the broker does not read us, or the socket takes no more."""
+        tap = self.connection.tap
+        return tap.blocked is not None or tap.paused
 
     def _fits(self, count: int) -> bool:
         pending = len(self._pending)
@@ -231,22 +224,32 @@ class PublishChannel:
 
     def _let_in(self) -> None:
         """Wake those who wait for room; each looks for itself."""
+        if self._held_up and self.usable:
+            return
         places = WINDOW - len(self._pending)
         closed = not self.usable
         while self._room and (places > 0 or closed):
-            places -= 1
-            turn = self._room.popleft()
+            turn, _ = self._room.popleft()
             if not turn.done():
+                places -= 1
                 turn.set_result(None)
+
+    def _watch_deadlines(self) -> None:
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(SWEEP, self._sweep)
 
     def _sweep(self) -> None:
         now = self._loop.time()
+        for turn, deadline in self._room:
+            if deadline <= now and not turn.done():
+                turn.set_exception(self.too_late())
         late = [tag for tag, each in self._pending.items() if each.deadline <= now]
         for tag in late:
             self._pending.pop(tag).settle(tag, self.too_late())
         if late:
             self._let_in()
-        self._sweeping = bool(self._pending)
+        self._sweeping = bool(self._pending or self._room)
         if self._sweeping:
             self._loop.call_later(SWEEP, self._sweep)
 

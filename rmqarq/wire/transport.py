@@ -192,11 +192,12 @@ class Transport:
         needs = {name for each in batch for name in each.needs}
         while True:
             channel = await self._open_channel(deadline)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._ensure(channel.connection, needs)
-            except TimeoutError:
-                raise channel.too_late() from None
+            if not channel.connection.ensured >= needs:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._ensure(channel.connection, needs)
+                except TimeoutError:
+                    raise channel.too_late() from None
             await channel.wait_for_room(len(batch), deadline)
             if channel.usable and channel.connection.ensured >= needs:
                 return channel

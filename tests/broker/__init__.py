@@ -1,0 +1,1 @@
+"""What rmqarq promises, on a real broker and with real workers."""

@@ -1,0 +1,1 @@
+"""Apps that worker processes load."""
