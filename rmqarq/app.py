@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from typing import (
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     StateHook: TypeAlias = Callable[[StateT], Awaitable[None]]
 
 R = TypeVar("R")
+
+log = logging.getLogger(__name__)
 
 
 class App(Generic[StateT]):
@@ -123,6 +126,10 @@ class App(Generic[StateT]):
             TaskAlreadyRegistered: Two tasks have the same name.
         """
         for other in others:
+            if other.lifespan or other.middleware or other.hooks:
+                log.warning(
+                    "lifespan, hooks and middleware of an included App do not apply"
+                )
             for task in other.tasks.values():
                 if task.policy.queue is None and other._own_queue:
                     queue = other.settings.queue

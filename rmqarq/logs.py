@@ -91,8 +91,8 @@ class TextFormatter(logging.Formatter):
         time = self.formatTime(record, "%H:%M:%S")
         line = f"{time}.{int(record.msecs):03d} {record.levelname:<8}"
         job = current_job.get()
-        if job is not None:
-            line += f"[{job.task} {job.job_id}] "
+        if job is not None and not record.name.startswith("rmqarq."):
+            line += f"[{job.task} {job.job_id}] "  # our own lines name it themselves
         line += self._sentence(record)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

@@ -72,6 +72,9 @@ class Hooks:
         self.job_start: list[JobHook] = []
         self.job_end: list[JobHook] = []
 
+    def __bool__(self) -> bool:
+        return bool(self.startup or self.shutdown or self.job_start or self.job_end)
+
 
 async def call_hooks(
     hooks: Iterable[Callable[[Any], Awaitable[None]]], value: Any

@@ -139,7 +139,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 ) from None
 
     @classmethod
-    def from_env(cls, prefix: str = "RMQARQ_", **overrides: Any) -> Self:
+    def from_env(cls, prefix: str = "RMQARQ_", /, **overrides: Any) -> Self:
         """Read the settings from the environment.
 
         Args:

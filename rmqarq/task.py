@@ -295,7 +295,7 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
     """Sort the options by who reads them: the worker, or whoever enqueues."""
     given: dict[str, Any] = {**options}
     given.pop("name", None)
-    retry_on = given.pop("retry_on", (Exception,))
+    retry_on = _exceptions(name, given.pop("retry_on", (Exception,)))
     backoff = given.pop("backoff", None)
     for_jobs = {key: given.pop(key) for key in ("priority", "expires") if key in given}
     if given.get("timeout", 0) is None:
@@ -315,5 +315,19 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
             task=name,
             problem=str(error),
         ) from None
-    policy = msgspec.structs.replace(policy, backoff=backoff, retry_on=tuple(retry_on))
+    policy = msgspec.structs.replace(policy, backoff=backoff, retry_on=retry_on)
     return policy, job_options
+
+
+def _exceptions(name: str, given: Any) -> tuple[type[Exception], ...]:
+    kinds: tuple[Any, ...] = given if isinstance(given, tuple) else (given,)
+    found: list[type[Exception]] = []
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ConfigurationError(
+                "retry_on of the task {task} must be exception classes, not {what}",
+                task=name,
+                what=repr(kind),
+            )
+        found.append(kind)
+    return tuple(found)

@@ -55,17 +55,27 @@ def _import(name: str, path: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name != missing and not name.startswith(f"{missing}."):
-            raise  # the module is there, and something that it imports is not
+            raise _failed(name, error) from error  # it is there, what it needs is not
         raise AppNotFound(
             "there is no module {name} for {path}, neither in {here} nor installed",
             name=repr(missing),
             path=repr(path),
             here=here,
         ) from None
-    except ValueError:
-        raise AppNotFound(
-            "{path} names no module; write MODULE:APP", path=repr(path)
-        ) from None
+    except Exception as error:
+        if not name:
+            raise AppNotFound(
+                "{path} names no module; write MODULE:APP", path=repr(path)
+            ) from None
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: Exception) -> AppNotFound:
+    return AppNotFound(
+        "the module {name} can't be imported: {problem}",
+        name=repr(name),
+        problem=f"{type(error).__name__}: {error}",
+    )
 
 
 def _attribute(module: ModuleType, attribute: str) -> object:

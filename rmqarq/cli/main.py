@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib.metadata import version
 from typing import Annotated, NoReturn
 
@@ -56,6 +57,8 @@ def main() -> NoReturn:
     try:
         program()
     except RmqarqError as error:
+        if isinstance(error, AppNotFound) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         typer.echo(f"rmqarq: {render(error, chosen_language('auto'))}", err=True)
         sys.exit(_code(error))
     sys.exit(0)

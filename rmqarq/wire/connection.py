@@ -98,7 +98,6 @@ class Connection:
         self.frame_max = int(amqp.connection_tune.frame_max or 0)
         self.tap = protocol
         self._amqp = amqp
-        self._changed = asyncio.Event()
         self._watchers: list[Callable[[], None]] = []
         protocol.limit_frames(self.frame_max)
         protocol.on_lost = self._on_lost
@@ -123,16 +122,6 @@ class Connection:
     def watch(self, callback: Callable[[], None]) -> None:
         """Call back when the link is unblocked, writable again, or lost."""
         self._watchers.append(callback)
-
-    async def changed(self, deadline: float) -> bool:
-        """Wait for the next change of state; False when the deadline comes first."""
-        self._changed.clear()
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def channel(self, *, confirms: bool = False) -> AbstractChannel:
         """Open a channel.
@@ -207,7 +196,6 @@ class Connection:
         return error if isinstance(error, Exception) else self.lost()
 
     def _on_change(self) -> None:
-        self._changed.set()
         for watcher in self._watchers:
             watcher()
 
@@ -278,7 +266,8 @@ async def connect(endpoint: Endpoint, settings: Settings, role: str) -> Connecti
     error = asyncio.CancelledError() if task.cancelled() else task.exception()
     if error is not None:
         raise _connect_error(endpoint, factory.protocol, error) from error
-    assert factory.protocol is not None, "aiormq did not use our transport_factory"
+    if factory.protocol is None:
+        raise ConfigurationError("this aiormq ignores transport_factory; we need 7.2.4")
     return Connection(task.result(), factory.protocol)
 
 

@@ -162,7 +162,8 @@ class Consumer:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, frames.Deliver):
-            self._on_delivery(Delivery(self, event))
+            if self._open:  # else it comes back: we have asked to close the channel
+                self._on_delivery(Delivery(self, event))
         elif isinstance(event, frames.Closed):
             self._end(event.text)
         elif isinstance(event, frames.Cancelled):
@@ -171,7 +172,6 @@ class Consumer:
 
     def _end(self, cause: str) -> None:
         self._open = False
-        self._connection.tap.forget(self._channel.number, self._on_event)
         self._finish(cause)
 
     def _finish(self, cause: str) -> None:

@@ -63,6 +63,7 @@ class Link:
             return current
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.get_running_loop().create_task(self._connect())
+            self._attempt.add_done_callback(_look_at)
         return await self._wait_for(self._attempt, deadline)
 
     async def close(self) -> None:
@@ -128,6 +129,12 @@ class Link:
             "attempt %(tries)d: %(problem)s",
             {"tries": tries, "problem": error},
         )
+
+
+def _look_at(attempt: asyncio.Task[Connection]) -> None:
+    """Take note of a failure even when nobody waits for the attempt any more."""
+    if not attempt.cancelled():
+        attempt.exception()
 
 
 def _pause(tries: int, elapsed: float) -> float:

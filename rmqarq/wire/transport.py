@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from rmqarq.errors import (
+    ConnectionFailed,
     ConnectionLost,
     OutcomeUnknown,
     QueueFull,
@@ -210,11 +211,16 @@ class Transport:
             channel.connection.abort("its channel was closed")
             self._channel = None
         connection = await self._publish_link.connection(deadline)
-        async with self._opening:
-            if self._channel is None or not self._channel.usable:
-                opened = await connection.channel(confirms=True)
-                self._channel = PublishChannel(connection, opened.number)
-            return self._channel
+        try:
+            async with asyncio.timeout_at(deadline), self._opening:
+                if self._channel is None or not self._channel.usable:
+                    opened = await connection.channel(confirms=True)
+                    self._channel = PublishChannel(connection, opened.number)
+                return self._channel
+        except TimeoutError:
+            raise ConnectionFailed(
+                "the broker did not open a channel in time"
+            ) from None
 
     async def _ensure(
         self, connection: Connection, needs: Iterable[str | Rung]

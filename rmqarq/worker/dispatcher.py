@@ -75,7 +75,8 @@ class Dispatcher:
         self._waiting: deque[Delivery] = deque()
         self._left: set[asyncio.Task[None]] = set()
         self._started = 0
-        self._accepting = True
+        self._starting = True
+        self._closed = False
 
     @property
     def under_way(self) -> int:
@@ -91,19 +92,22 @@ class Dispatcher:
     def take(self, delivery: Delivery) -> None:
         """Run a delivery now, or when a slot is free; called inside the reader."""
         self.delivered = True
-        if not self._accepting:
-            delivery.release()
-        elif len(self._roster) < self._concurrency:
+        if self._closed:
+            self._give_back(delivery)
+        elif self._starting and len(self._roster) < self._concurrency:
             self._start(delivery)
         else:
             self._waiting.append(delivery)
 
-    def stop_accepting(self) -> None:
-        """Give back what has not started, and whatever is still to come."""
-        self._accepting = False
+    def hold(self) -> None:
+        """Start no more jobs."""
+        self._starting = False
+
+    def give_back(self) -> None:
+        """Return to the broker what has not started, and whatever still comes."""
+        self._closed = True
         while self._waiting:
-            self._stats.returned += 1
-            self._waiting.popleft().release()
+            self._give_back(self._waiting.popleft())
 
     def interrupt_all(self) -> None:
         """Cancel what runs: it is given back, no attempt is counted."""
@@ -125,6 +129,10 @@ class Dispatcher:
                 return
             await asyncio.sleep(POLL)
 
+    def _give_back(self, delivery: Delivery) -> None:
+        self._stats.returned += 1
+        delivery.release()
+
     def _run_tasks(self) -> list[asyncio.Task[None]]:
         return [run.task for run in self._roster]
 
@@ -134,7 +142,7 @@ class Dispatcher:
         self._roster.add(run)
         self._started += 1
         if self._started == self._settings.max_jobs:
-            self.stop_accepting()
+            self.hold()
             self._on_enough()
 
     async def _run(self, run: Run) -> None:
@@ -144,15 +152,16 @@ class Dispatcher:
             # ours, not the function's: the message must not be lost over it
             log.exception("an error inside rmqarq; the message is given back")
             await asyncio.sleep(AFTER_INTERNAL_ERROR)
-            self._stats.returned += 1
-            run.delivery.release()
+            self._give_back(run.delivery)
         finally:
             if not run.detached:
                 self._roster.remove(run)
                 self._fill_slots()
 
     def _fill_slots(self) -> None:
-        while self._waiting and len(self._roster) < self._concurrency:
+        while (
+            self._starting and self._waiting and len(self._roster) < self._concurrency
+        ):
             delivery = self._waiting.popleft()
             if delivery.alive:  # else the broker delivers it again
                 self._start(delivery)
@@ -213,6 +222,7 @@ class Dispatcher:
         message = run.decoded.message
         self._stats.stuck += 1
         self._left.add(run.task)
+        run.task.add_done_callback(self._left.discard)
         log.error(
             "%(task)s %(id)s ignores its cancellation and is left behind; it stands at"
             " %(stack)s",

@@ -198,8 +198,9 @@ class Worker:
 
     async def _drain(self, intake: Intake, dispatcher: Dispatcher) -> None:
         """Stop in order: no new jobs, grace for the running ones, acks to the end."""
+        dispatcher.hold()
         await self._unless(self._force, intake.cancel())
-        dispatcher.stop_accepting()
+        dispatcher.give_back()
         settings = self.settings
         in_a_hurry = settings.burst and not settings.burst_wait
         await dispatcher.idle(0 if in_a_hurry else settings.shutdown_grace, self._force)

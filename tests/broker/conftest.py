@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rmqarq.wire.delay import DECADES, every_rung
+from rmqarq.wire.names import Names
 from tests.broker.kit import Node, channel_to
 
 if TYPE_CHECKING:
@@ -32,3 +34,17 @@ async def queue(request: pytest.FixtureRequest, broker: Broker) -> AsyncIterator
 def node(broker: Broker, queue: str, tmp_path: Path) -> Node:
     """The shared broker with a queue and a ledger of this test."""
     return Node(broker, queue, tmp_path)
+
+
+@pytest.fixture
+async def prefix(broker: Broker) -> AsyncIterator[str]:
+    """A prefix of this test, for a ladder of its own; deleted after."""
+    name = f"p{secrets.token_hex(4)}"
+    yield name
+    names = Names(name)
+    async with channel_to(broker.url) as channel:
+        for rung in every_rung():
+            await channel.queue_delete(names.rung(rung.label))
+        await channel.queue_delete(names.lost)
+        for exchange in (names.due, names.lost, *map(names.ladder, range(DECADES))):
+            await channel.exchange_delete(exchange)
