@@ -319,15 +319,16 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
     return policy, job_options
 
 
-def _exceptions(name: str, given: Any) -> tuple[type[Exception], ...]:
+def _exceptions(
+    name: str, given: tuple[Any, ...] | type[Any]
+) -> tuple[type[Exception], ...]:
     kinds: tuple[Any, ...] = given if isinstance(given, tuple) else (given,)
-    found: list[type[Exception]] = []
     for kind in kinds:
+        shown = repr(kind)
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise ConfigurationError(
                 "retry_on of the task {task} must be exception classes, not {what}",
                 task=name,
-                what=repr(kind),
+                what=shown,
             )
-        found.append(kind)
-    return tuple(found)
+    return kinds
