@@ -93,6 +93,7 @@ class App(Generic[StateT]):
         self._transport: Transport | None = None
         self._made_in: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._users = 0
+        self._priorities_mentioned = False
         self._apply()
 
     @property
@@ -164,6 +165,8 @@ class App(Generic[StateT]):
             ConfigurationError: The broker refuses us, or what we declare.
         """
         order = self._outbox.order(spec, self._queue_for(spec))
+        if spec.options.priority:
+            await self._mention_priorities()
 
         async def send(message: Message) -> None:
             publication = self._outbox.publication(message, order)
@@ -196,6 +199,8 @@ class App(Generic[StateT]):
             >>> await app.enqueue_many([add.job(i, 1) for i in range(1000)])
         """
         orders = [self._outbox.order(spec, self._queue_for(spec)) for spec in jobs]
+        if any(spec.options.priority for spec in jobs):
+            await self._mention_priorities()
         publications = await self._publications(orders)
         handles: list[Job[R]] = [
             Job(order.message.id, order.message.task, order.queue) for order in orders
@@ -269,7 +274,10 @@ class App(Generic[StateT]):
 
     def _apply(self) -> None:
         parse_urls(self.settings.url)
-        check_name(self.settings.queue)
+        names = (self.settings.queue, self.settings.prefix)
+        for name in (*names, self.settings.dead_letter_queue):
+            if name is not None:
+                check_name(name)
         self._outbox = Outbox(self.settings)
         self._patience = self.settings.publish_deadline
 
@@ -294,6 +302,20 @@ class App(Generic[StateT]):
         task = self.tasks.get(spec.task)
         usual = self.settings.queue if task is None else self.queue_of(task)
         return spec.options.queue or usual
+
+    async def _mention_priorities(self) -> None:
+        """Say once that quorum queues before RabbitMQ 4.0 are first in, first out."""
+        if self._priorities_mentioned or self.settings.queue_type != "quorum":
+            return
+        self._priorities_mentioned = True
+        deadline = asyncio.get_running_loop().time() + self._patience
+        version = await self.transport.server_version(deadline)
+        if version < (4, 0):
+            log.warning(
+                "priorities have no effect: quorum queues of RabbitMQ %(version)s are"
+                " first in, first out; use queue_type='classic' with max_priority",
+                {"version": ".".join(map(str, version))},
+            )
 
     async def _publications(self, orders: Sequence[Order]) -> list[Publication]:
         """Encode a batch, each through the middleware that wraps enqueueing."""

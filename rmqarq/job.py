@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from rmqarq.errors import ConfigurationError
+from rmqarq.wire.topology import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,6 +86,8 @@ class JobOptions(Struct, frozen=True, forbid_unknown_fields=True):
         if unknown:
             msg = f"{task}.options() has no option {', '.join(sorted(unknown))}"
             raise TypeError(msg)
+        if "queue" in given:
+            check_name(given["queue"])
         try:
             checked = msgspec.convert(dict(given), JobOptions)
         except msgspec.ValidationError as error:

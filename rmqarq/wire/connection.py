@@ -32,7 +32,7 @@ from rmqarq.errors import ConnectionLost as Lost
 from rmqarq.wire.tap import TapProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from aiormq.abc import AbstractChannel
     from yarl import URL
@@ -88,15 +88,21 @@ class Connection:
         end: Done when the link is lost or closed, with the cause.
         ensured: What has been declared through this connection.
         frame_max: The largest frame, in bytes; 0 means no limit.
+        endpoint: The broker it leads to.
+        server_version: The version that the broker tells, such as `(3, 10, 8)`.
     """
 
-    def __init__(self, amqp: aiormq.Connection, protocol: TapProtocol) -> None:
+    def __init__(
+        self, amqp: aiormq.Connection, protocol: TapProtocol, endpoint: Endpoint
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.id = secrets.token_hex(4)
         self.end: asyncio.Future[str] = loop.create_future()
         self.ensured: set[str | Rung] = set()
         self.frame_max = int(amqp.connection_tune.frame_max or 0)
         self.tap = protocol
+        self.endpoint = endpoint
+        self.server_version = _version(amqp.server_properties)
         self._amqp = amqp
         self._watchers: list[Callable[[], None]] = []
         protocol.limit_frames(self.frame_max)
@@ -268,7 +274,7 @@ async def connect(endpoint: Endpoint, settings: Settings, role: str) -> Connecti
         raise _connect_error(endpoint, factory.protocol, error) from error
     if factory.protocol is None:
         raise ConfigurationError("this aiormq ignores transport_factory; we need 7.2.4")
-    return Connection(task.result(), factory.protocol)
+    return Connection(task.result(), factory.protocol, endpoint)
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:
@@ -305,6 +311,11 @@ def _connect_error(
         endpoint=str(endpoint),
         text=text,
     )
+
+
+def _version(server: Mapping[str, Any] | None) -> tuple[int, ...]:
+    parts = str((server or {}).get("version", "")).split(".")
+    return tuple(int(part) for part in parts if part.isdecimal())
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:

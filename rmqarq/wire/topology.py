@@ -62,14 +62,19 @@ def dead_letter_queue(queue: str, settings: Settings) -> str:
     return dead_letter_key(queue)
 
 
-def check_name(queue: str) -> None:
+def check_name(queue: object) -> None:
     """Refuse a queue name that RabbitMQ or the client library would refuse.
 
     Raises:
         ConfigurationError: The name is empty, too long or has other characters.
     """
     # 255 bytes less the longest suffix of ours
-    if not _NAME.fullmatch(queue) or len(queue) > 240 or queue.startswith("amq."):
+    if (
+        not isinstance(queue, str)
+        or not _NAME.fullmatch(queue)
+        or len(queue) > 240
+        or queue.startswith("amq.")
+    ):
         raise ConfigurationError(
             "the queue name {queue} can't be used: 1 to 240 letters, digits, spaces"
             " or -_.:@#,/+ and no 'amq.' at the beginning",

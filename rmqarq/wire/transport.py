@@ -66,6 +66,25 @@ class Transport:
         """
         await self._publish_link.connection(deadline)
 
+    async def server_version(self, deadline: float | None = None) -> tuple[int, ...]:
+        """Give the version of the broker we publish to, such as `(3, 10, 8)`.
+
+        Raises:
+            ConnectionFailed: No broker could be reached before the deadline.
+            ConfigurationError: A broker was reached and refuses us.
+        """
+        connection = await self._publish_link.connection(deadline)
+        return connection.server_version
+
+    @property
+    def broker(self) -> str:
+        """The broker we publish to, for people to read."""
+        current = self._publish_link.current
+        if current is None:
+            return "-"
+        version = ".".join(map(str, current.server_version))
+        return f"RabbitMQ {version} at {current.endpoint}"
+
     async def publish(self, publication: Publication, deadline: float) -> None:
         """Publish one message and wait until the broker has stored it.
 

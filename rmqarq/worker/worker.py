@@ -329,8 +329,9 @@ class Worker:
         settings = self.settings
         log.info(
             "worker started: tasks %(tasks)s; queues %(queues)s;"
-            " %(concurrency)d at a time",
+            " %(concurrency)d at a time; %(broker)s",
             {
+                "broker": self.app.transport.broker,
                 "tasks": ", ".join(sorted(self.app.tasks)) or "-",
                 "queues": ", ".join(self.queues),
                 "concurrency": settings.concurrency,
