@@ -167,16 +167,14 @@ class App(Generic[StateT]):
         order = self._outbox.order(spec, self._queue_for(spec))
         if spec.options.priority:
             await self._mention_priorities()
-
-        async def send(message: Message) -> None:
-            publication = self._outbox.publication(message, order)
-            deadline = asyncio.get_running_loop().time() + self._patience
-            await self.transport.publish(publication, deadline)
-
         if self._wrapping:
+
+            async def send(message: Message) -> None:
+                await self._publish(message, order)
+
             await enqueue_chain(self._wrapping, send)(order.message)
         else:
-            await send(order.message)
+            await self._publish(order.message, order)
         return Job(order.message.id, spec.task, order.queue)
 
     async def enqueue_many(self, jobs: Sequence[JobSpec[R]], /) -> list[Job[R]]:
@@ -316,6 +314,11 @@ class App(Generic[StateT]):
                 " first in, first out; use queue_type='classic' with max_priority",
                 {"version": ".".join(map(str, version))},
             )
+
+    async def _publish(self, message: Message, order: Order) -> None:
+        publication = self._outbox.publication(message, order)
+        deadline = asyncio.get_running_loop().time() + self._patience
+        await self.transport.publish(publication, deadline)
 
     async def _publications(self, orders: Sequence[Order]) -> list[Publication]:
         """Encode a batch, each through the middleware that wraps enqueueing."""

@@ -18,7 +18,6 @@ from typing import (
     overload,
 )
 
-import anyio.to_thread
 import msgspec
 from msgspec import Meta, Struct
 
@@ -27,11 +26,10 @@ from rmqarq.context import Context
 from rmqarq.errors import ConfigurationError
 from rmqarq.job import EnqueueOptions, Job, JobOptions, JobSpec
 from rmqarq.signature import Signature
+from rmqarq.threads import Threads
 
 if TYPE_CHECKING:
     from typing import Unpack
-
-    from anyio import CapacityLimiter
 
     from rmqarq.when import When
 
@@ -123,27 +121,22 @@ class Task(Generic[P, R_co]):
         given: tuple[Any, ...] = args
         if self.signature is not None and self.signature.takes_context:
             given = (self.publisher.local_context(self.name), *args)
-        return await self.call(given, kwargs)
+        return await self.call(given, kwargs, Threads(1))
 
     async def call(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        limiter: CapacityLimiter | None = None,
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], threads: Threads
     ) -> R_co:
-        """Call the function with exactly these arguments, in a thread if need be.
+        """Call the function with exactly these arguments.
 
         Args:
             args: With the context, if it takes one.
             kwargs: Its keyword arguments.
-            limiter: Bounds the threads; by default anyio's own.
+            threads: Where it runs if it is a plain function.
         """
-        if self.is_async:
-            result: R_co = await self.fn(*args, **kwargs)
-            return result
-        return await anyio.to_thread.run_sync(
-            lambda: self.fn(*args, **kwargs), abandon_on_cancel=True, limiter=limiter
-        )
+        if not self.is_async:
+            return await threads.run(self.fn, args, kwargs)
+        result: R_co = await self.fn(*args, **kwargs)
+        return result
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """Send the call to a worker; when this returns the broker has stored it.

@@ -96,7 +96,10 @@ class Transport:
             TransportError: It was not stored, or nobody knows (`OutcomeUnknown`).
             ConfigurationError: The broker refuses what must be declared before.
         """
-        errors = await self.publish_batch((publication,), deadline)
+        batch = (publication,)
+        errors = await self._publish_once(batch, deadline)
+        if errors:
+            errors = await self._repeat(batch, errors, deadline)
         if errors:
             raise errors[0]
 
@@ -118,7 +121,10 @@ class Transport:
 
         async def drain() -> None:
             for start, chunk in chunks:
-                failed = await self.publish_batch(chunk, loop.time() + patience)
+                deadline = loop.time() + patience
+                failed = await self._publish_once(chunk, deadline)
+                if failed:
+                    failed = await self._repeat(chunk, failed, deadline)
                 errors.update({start + at: error for at, error in failed.items()})
 
         lanes = [loop.create_task(drain()) for _ in range(IN_FLIGHT)]
@@ -128,15 +134,6 @@ class Transport:
             for lane in lanes:
                 lane.cancel()
         return errors
-
-    async def publish_batch(
-        self, batch: Sequence[Publication], deadline: float
-    ) -> dict[int, TransportError]:
-        """Publish at most a window of messages; those whose link broke go again."""
-        errors = await self._publish_once(batch, deadline)
-        if not errors:
-            return errors
-        return await self._repeat(batch, errors, deadline)
 
     async def consume(
         self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]
@@ -198,12 +195,13 @@ class Transport:
         return receipt.errors
 
     def _ready(self, channel: PublishChannel, batch: Sequence[Publication]) -> bool:
+        if not channel.usable or not channel.has_room(len(batch)):
+            return False
         ensured = channel.connection.ensured
-        return (
-            channel.usable
-            and channel.has_room(len(batch))
-            and all(ensured.issuperset(each.needs) for each in batch)
-        )
+        for each in batch:  # noqa: SIM110 - a generator costs more than the rest
+            if not ensured.issuperset(each.needs):
+                return False
+        return True
 
     async def _make_ready(
         self, batch: Sequence[Publication], deadline: float
@@ -290,6 +288,8 @@ class Transport:
                     again.append(at)
                 else:
                     final[at] = _in_doubt(error) if at in lost else error
+            if not again:
+                break
             failed = await self._publish_once([batch[at] for at in again], deadline)
             errors = {again[at]: error for at, error in failed.items()}
         return final

@@ -21,6 +21,7 @@ from rmqarq.worker.settle import Settler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from rmqarq.app import App
     from rmqarq.settings import Settings
@@ -236,8 +237,15 @@ class Dispatcher:
 
 
 def _stack_of(task: asyncio.Task[None]) -> str:
-    frames = task.get_stack(limit=8)
-    if not frames:
-        return "a place that can't be seen"
-    summary = traceback.StackSummary.extract((f, f.f_lineno) for f in frames)
-    return "".join(summary.format()).strip()
+    """Show where a suspended task stands: the functions that await each other."""
+    frames: list[FrameType] = []
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        waiting = getattr(waiting, "cr_await", None) or getattr(
+            waiting, "gi_yieldfrom", None
+        )
+    summary = traceback.StackSummary.extract((each, each.f_lineno) for each in frames)
+    return "".join(summary.format()).strip() or "a place that can't be seen"

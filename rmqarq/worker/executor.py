@@ -9,8 +9,6 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from rmqarq.backoff import Backoff
 from rmqarq.errors import DecodeError, Reject, Retry
 from rmqarq.logs import current_job
@@ -23,6 +21,7 @@ from rmqarq.outcome import (
     Retried,
     Succeeded,
 )
+from rmqarq.threads import Threads
 from rmqarq.when import seconds_until
 
 if TYPE_CHECKING:
@@ -53,12 +52,12 @@ class Executor:
         self._chain = run_chain(app.middleware)
         self._settings = settings
         self._backoff = Backoff(base=settings.retry_backoff)
-        self._threads = anyio.CapacityLimiter(settings.concurrency)
+        self._threads = Threads(settings.concurrency)
 
     @property
     def busy_threads(self) -> int:
         """How many threads run a plain function, those given up included."""
-        return self._threads.borrowed_tokens
+        return self._threads.busy
 
     async def execute(
         self, run: Run, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
