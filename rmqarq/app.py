@@ -211,7 +211,8 @@ class App(Generic[StateT]):
     def local_context(self, task: str) -> Context[Any]:
         """Make a context for a task that is called right here."""
         message = Message(id=new_job_id(), task=task, enqueued_at=time.time())
-        return Context(message, State(), self.settings.queue)
+        queue = self.queue_of(self.tasks[task]) if task in self.tasks else ""
+        return Context(message, State(), queue or self.settings.queue)
 
     def on_startup(self, fn: StateHook[StateT]) -> StateHook[StateT]:
         """Call `fn` with the state before a worker takes its first job."""

@@ -48,7 +48,7 @@ class RmqarqError(Exception):
         super().__init__(template.format(**params) if params else template)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.template, self.params)
+        return _rebuild, (type(self), self.template, self.params), self.__dict__
 
 
 def _rebuild(

@@ -6,7 +6,8 @@ import inspect
 import re
 import sys
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, get_origin
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from rmqarq.context import Context
 from rmqarq.errors import ConfigurationError
@@ -65,11 +66,20 @@ def is_context(parameter: Parameter, fn: Callable[..., Any], task: str) -> bool:
     hint = parameter.annotation
     if hint is Parameter.empty:
         return False
-    if isinstance(hint, str) and _CONTEXT_BY_NAME.fullmatch(hint.strip("'\" ")):
-        return True
-    resolved = hint_of(parameter, fn, task)
-    origin = get_origin(resolved) or resolved
-    return isinstance(origin, type) and issubclass(origin, Context)
+    by_name = isinstance(hint, str) and _CONTEXT_BY_NAME.fullmatch(hint.strip("'\" "))
+    if not by_name:
+        resolved = hint_of(parameter, fn, task)
+        origin = get_origin(resolved) or resolved
+        if not (isinstance(origin, type) and issubclass(origin, Context)):
+            return False
+    if parameter.kind is Parameter.KEYWORD_ONLY:
+        raise ConfigurationError(
+            "the context of the task {task} must be its first positional parameter,"
+            " not {parameter} behind a '*'",
+            task=task,
+            parameter=repr(parameter.name),
+        )
+    return True
 
 
 def _check_first(parameters: Sequence[Parameter], task: str) -> None:
@@ -86,11 +96,12 @@ def _check_first(parameters: Sequence[Parameter], task: str) -> None:
 
 
 def _resolved(hint: Any, fn: Callable[..., Any]) -> Any:
-    """Evaluate an annotation written as text in the module of its function."""
-    fn = inspect.unwrap(fn)
-    if isinstance(hint, str):
-        names = getattr(fn, "__globals__", {})
-        return eval(hint, names)
+    """Evaluate an annotation, quoted parts included, in the module of its function."""
     if sys.version_info >= (3, 14) and hasattr(hint, "evaluate"):
-        return hint.evaluate()
-    return hint
+        hint = hint.evaluate()
+    holder = SimpleNamespace(__annotations__={"hint": hint})
+    names = getattr(inspect.unwrap(fn), "__globals__", {})
+    while isinstance(holder.__annotations__["hint"], str):
+        found = get_type_hints(holder, globalns=names, include_extras=True)
+        holder.__annotations__ = found
+    return get_type_hints(holder, globalns=names, include_extras=True)["hint"]

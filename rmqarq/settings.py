@@ -270,6 +270,6 @@ def _shown(name: str, value: object) -> object:
         return value
     if isinstance(value, str):
         return masked(value)
-    if isinstance(value, tuple):
-        return tuple(masked(str(each)) for each in cast("tuple[object, ...]", value))
+    if isinstance(value, list | tuple):
+        return tuple(masked(str(each)) for each in cast("list[object]", value))
     return value

@@ -109,7 +109,7 @@ class Task(Generic[P, R_co]):
         self.name = name
         self.policy = policy
         self.signature = signature
-        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
+        self.is_async = _is_async(fn)
         self.publisher = publisher
         self._options = options
 
@@ -135,8 +135,11 @@ class Task(Generic[P, R_co]):
         """
         if not self.is_async:
             return await threads.run(self.fn, args, kwargs)
-        result: R_co = await self.fn(*args, **kwargs)
-        return result
+        result: Any = self.fn(*args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
+        done: R_co = result
+        return done
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """Send the call to a worker; when this returns the broker has stored it.
@@ -289,7 +292,7 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
     given: dict[str, Any] = {**options}
     given.pop("name", None)
     retry_on = _exceptions(name, given.pop("retry_on", (Exception,)))
-    backoff = given.pop("backoff", None)
+    backoff = _backoff(name, given.pop("backoff", None))
     for_jobs = {key: given.pop(key) for key in ("priority", "expires") if key in given}
     if given.get("timeout", 0) is None:
         given["no_timeout"] = True
@@ -297,8 +300,6 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
     if unknown:
         msg = f"the task {name} has no option {', '.join(sorted(unknown))}"
         raise TypeError(msg)
-    if isinstance(backoff, int | float):
-        backoff = Backoff(base=float(backoff))
     try:
         policy = msgspec.convert(given, Policy)
         job_options = msgspec.convert(for_jobs, JobOptions)
@@ -310,6 +311,26 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
         ) from None
     policy = msgspec.structs.replace(policy, backoff=backoff, retry_on=retry_on)
     return policy, job_options
+
+
+def _is_async(fn: Callable[..., object]) -> bool:
+    """Tell whether a function is awaited, be it wrapped or an object that is called."""
+    inside = inspect.unwrap(fn)
+    candidates = (fn, inside, getattr(fn, "__call__", None))  # noqa: B004
+    return any(inspect.iscoroutinefunction(each) for each in candidates)
+
+
+def _backoff(name: str, given: Backoff | float | None) -> Backoff | None:
+    if given is None or isinstance(given, Backoff):
+        return given
+    try:
+        return Backoff(base=msgspec.convert(given, float))
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigurationError(
+            "the backoff of the task {task} must be a Backoff or seconds: {problem}",
+            task=name,
+            problem=str(error),
+        ) from None
 
 
 def _exceptions(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PORTS = {"amqp": 5672, "amqps": 5671}
-_PASSWORD = re.compile(r"(//[^/?#:@\s]*:)([^/?#\s]*)(@)")
-_ANY_PASSWORD = re.compile(r"(:)([^:/\s]*(?:/(?!/)[^:\s]*)?)(@)")
+_BETWEEN = re.compile(r",\s*(?=\w*://|,|$)")  # a comma may stand in a password, too
+_SCHEME = re.compile(r"(\w*://?)")
 
 
 class Endpoint(Struct, frozen=True):
@@ -62,11 +62,17 @@ class Endpoint(Struct, frozen=True):
 
 
 def masked(text: str) -> str:
-    """Give a URL, or a text with URLs in it, without the passwords."""
-    hidden = _PASSWORD.sub(r"\1***\3", text)
-    if hidden == text and "@" in text:  # a malformed URL may hide a password, too
-        hidden = _ANY_PASSWORD.sub(r"\1***\3", text)
-    return hidden
+    """Give a text that may hold URLs, however malformed, without their passwords."""
+    parts = _SCHEME.split(text)
+    return "".join(_without_password(part) for part in parts)
+
+
+def _without_password(part: str) -> str:
+    login, at, rest = part.rpartition("@")
+    if not at:
+        return part
+    user, colon, _ = login.partition(":")
+    return f"{user}:***@{rest}" if colon else part
 
 
 def parse_urls(given: str | Sequence[str]) -> tuple[Endpoint, ...]:
@@ -78,11 +84,15 @@ def parse_urls(given: str | Sequence[str]) -> tuple[Endpoint, ...]:
     Raises:
         ConfigurationError: Anything in the URL that we would have to guess at.
     """
-    texts = given.split(",") if isinstance(given, str) else list(given)
-    endpoints = tuple(parse_url(text.strip()) for text in texts if text.strip())
+    texts = _BETWEEN.split(given) if isinstance(given, str) else list(given)
+    endpoints = tuple(parse_url(text) for text in map(_bare, texts) if text)
     if not endpoints:
         raise ConfigurationError("the broker URL is empty")
     return endpoints
+
+
+def _bare(text: str) -> str:
+    return text.strip().strip(",")
 
 
 def parse_url(text: str) -> Endpoint:
@@ -96,14 +106,16 @@ def parse_url(text: str) -> Endpoint:
         raise _refused(text, "it must begin with amqp:// or amqps://")
     if parts.fragment:
         raise _refused(text, "'#' must be written %23 in a user name or password")
-    if not parts.hostname:
-        raise _refused(text, "it names no host")
+    if not parts.hostname or parts.port == 0:
+        raise _refused(text, "it names no host, or port 0")
+    if "," in parts.hostname:
+        raise _refused(text, "several URLs each begin with amqp:// or amqps://")
     path = parts.path
     if path.count("/") > 1:
         raise _refused(text, "a '/' in a virtual host must be written %2F")
     return Endpoint(
         host=parts.hostname,
-        port=parts.port or PORTS[parts.scheme],
+        port=PORTS[parts.scheme] if parts.port is None else parts.port,
         user=unquote(parts.username) if parts.username is not None else "guest",
         password=unquote(parts.password) if parts.password is not None else "guest",
         vhost=unquote(path[1:]) or "/",

@@ -45,7 +45,11 @@ def _as_seconds(when: object) -> float:
             f"not {type(when).__name__}"
         )
         raise TypeError(msg)
-    if not math.isfinite(when):
+    try:
+        seconds = float(when)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
         msg = f"a time must be a finite number of seconds, not {when}"
         raise ValueError(msg)
-    return float(when)
+    return seconds

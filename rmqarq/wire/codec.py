@@ -211,7 +211,7 @@ def is_pydantic(kind: Any) -> bool:
 
 def _encode_foreign(value: Any) -> Any:
     if is_pydantic(type(value)):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)
     msg = f"{type(value).__qualname__} can't travel in a message"
     raise TypeError(msg)
 

@@ -261,62 +261,65 @@ def decode_method(buffer: bytes, start: int, stop: int) -> Event | None:
     try:
         (method,) = _METHOD.unpack_from(buffer, start)
         decode = _DECODERS.get(method)
-        return None if decode is None else decode(buffer, start + 4)
+        return None if decode is None else decode(buffer, start + 4, stop)
     except (struct_error, IndexError, UnicodeDecodeError) as error:
         msg = f"a malformed method frame ({stop - start} bytes)"
         raise FrameError(msg) from error
 
 
-def _deliver(buffer: bytes, at: int) -> Deliver:
+def _deliver(buffer: bytes, at: int, end: int) -> Deliver:
     at += 1 + buffer[at]  # the consumer tag: one consumer a channel, so not needed
     tag, redelivered = _TAG_BITS.unpack_from(buffer, at)
     middle = at + 10 + buffer[at + 9]
     exchange = buffer[at + 10 : middle]
-    routing_key = buffer[middle + 1 : middle + 1 + buffer[middle]]
+    stop = middle + 1 + buffer[middle]
+    if stop > end:
+        raise IndexError(stop)
+    routing_key = buffer[middle + 1 : stop]
     return Deliver(tag, redelivered & 1 == 1, exchange, routing_key, b"", b"")
 
 
-def _returned(buffer: bytes, at: int) -> Returned:
+def _returned(buffer: bytes, at: int, end: int) -> Returned:
     (code,) = _CODE.unpack_from(buffer, at)
-    text, at = _read_short(buffer, at + 2)
-    exchange, at = _read_short(buffer, at)
-    routing_key, at = _read_short(buffer, at)
+    text, at = _read_short(buffer, at + 2, end)
+    exchange, at = _read_short(buffer, at, end)
+    routing_key, at = _read_short(buffer, at, end)
     return Returned(code, text, exchange, routing_key, b"")
 
 
-def _ack(buffer: bytes, at: int) -> Confirm:
+def _ack(buffer: bytes, at: int, _end: int) -> Confirm:
     tag, bits = _TAG_BITS.unpack_from(buffer, at)
     return Confirm(tag, bits & 1 == 1, accepted=True)
 
 
-def _nack(buffer: bytes, at: int) -> Confirm:
+def _nack(buffer: bytes, at: int, _end: int) -> Confirm:
     tag, bits = _TAG_BITS.unpack_from(buffer, at)
     return Confirm(tag, bits & 1 == 1, accepted=False)
 
 
-def _closed(buffer: bytes, at: int) -> Closed:
+def _closed(buffer: bytes, at: int, end: int) -> Closed:
     (code,) = _CODE.unpack_from(buffer, at)
-    text, _ = _read_short(buffer, at + 2)
+    text, _ = _read_short(buffer, at + 2, end)
     return Closed(code, text)
 
 
-def _close_ok(_buffer: bytes, _at: int) -> Closed:
+def _close_ok(_buffer: bytes, _at: int, _end: int) -> Closed:
     return Closed(0, "closed by us")
 
 
-def _cancelled(buffer: bytes, at: int) -> Cancelled:
-    return Cancelled(_read_short(buffer, at)[0])
+def _cancelled(buffer: bytes, at: int, end: int) -> Cancelled:
+    return Cancelled(_read_short(buffer, at, end)[0])
 
 
-def _blocked(buffer: bytes, at: int) -> Blocked:
-    return Blocked(_read_short(buffer, at)[0])
+def _blocked(buffer: bytes, at: int, end: int) -> Blocked:
+    return Blocked(_read_short(buffer, at, end)[0])
 
 
-def _unblocked(_buffer: bytes, _at: int) -> Blocked:
+def _unblocked(_buffer: bytes, _at: int, _end: int) -> Blocked:
     return Blocked(None)
 
 
-_DECODERS: dict[int, Callable[[bytes, int], Event]] = {
+_DECODERS: dict[int, Callable[[bytes, int, int], Event]] = {
     BASIC_DELIVER: _deliver,
     BASIC_RETURN: _returned,
     BASIC_ACK: _ack,
@@ -338,7 +341,9 @@ def _short(text: str) -> bytes:
     return bytes((len(raw),)) + raw
 
 
-def _read_short(buffer: bytes, at: int) -> tuple[str, int]:
+def _read_short(buffer: bytes, at: int, end: int) -> tuple[str, int]:
     start = at + 1
     stop = start + buffer[at]
+    if stop > end:
+        raise IndexError(stop)
     return buffer[start:stop].decode("utf-8", "replace"), stop

@@ -124,10 +124,11 @@ def encode_table(headers: Mapping[str, Header]) -> bytes:
     """
     parts: list[bytes] = []
     for name, value in headers.items():
-        if len(name.encode()) > 128:
+        encoded_name = _encode_short(name)
+        if len(encoded_name) > 1 + 128:
             msg = f"the header name {name[:40]!r}… is longer than 128 bytes"
             raise PropertyError(msg)
-        parts += (_encode_short(name), _encode_field(name, value))
+        parts += (encoded_name, _encode_field(name, value))
     encoded = b"".join(parts)
     if len(encoded) > MAX_HEADERS:
         msg = f"the headers take {len(encoded)} bytes; {MAX_HEADERS} are allowed"

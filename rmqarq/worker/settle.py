@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAUSE = 1.0
+TURNED_AWAY = ("expired", "undecodable", "unknown task")
 FAILED_FOR_GOOD = ("retries used up", "rejected", "not retryable")
 
 
@@ -111,12 +112,12 @@ class Settler:
             self._stats.dead_lettered += 1
             self._stats.failed += outcome.reason in FAILED_FOR_GOOD
             log.error(
-                "%(task)s %(id)s is dead after attempt %(attempt)d:"
+                "%(task)s %(id)s is dead after %(attempts)d attempts:"
                 " %(reason)s%(error)s",
                 {
                     "task": letter.task or "?",
                     "id": letter.job_id or "?",
-                    "attempt": message.job_try if message is not None else 1,
+                    "attempts": _attempts(message, outcome),
                     "reason": outcome.reason,
                     "error": _in_brief(outcome.failure),
                 },
@@ -221,7 +222,7 @@ class Settler:
         }
         if message is not None:
             first = message.first_failed_at
-            headers["x-rmqarq-attempts"] = message.job_try
+            headers["x-rmqarq-attempts"] = _attempts(message, outcome)
             headers["x-rmqarq-first-at"] = int(first * 1000) if first else now
             headers["x-rmqarq-enqueued-at"] = int(message.enqueued_at * 1000)
         if outcome.failure is not None:
@@ -229,6 +230,13 @@ class Settler:
             headers["x-rmqarq-message"] = outcome.failure.message
             headers["x-rmqarq-traceback"] = outcome.failure.traceback
         return headers
+
+
+def _attempts(message: Message | None, outcome: DeadLettered) -> int:
+    """Count the runs: a job that was turned away had none in this attempt."""
+    if message is None:
+        return 0
+    return message.job_try - (outcome.reason in TURNED_AWAY)
 
 
 def next_attempt(message: Message, delay: float, now: float) -> Message:
