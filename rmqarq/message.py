@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 WIRE_VERSION = 1
+
+# what a message from outside may hold: all of it must fit a header of a dead letter
+Attempt: TypeAlias = Annotated[int, Meta(ge=1, le=2**31)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**31)]
+Moment: TypeAlias = Annotated[float, Meta(ge=0, le=253402300799)]  # the year 9999
+Span: TypeAlias = Annotated[float, Meta(ge=0, le=253402300799)]
 
 
 class Message(
@@ -44,13 +50,13 @@ class Message(
     task: str = ""
     args: Any = ()
     kwargs: Any = field(default_factory=dict)
-    job_try: int = 1
-    enqueued_at: float = 0.0
-    eta: float | None = None
-    expires: float | None = None
-    max_retries: int | None = None
-    generation: int = 0
-    first_failed_at: float | None = None
+    job_try: Attempt = 1
+    enqueued_at: Moment = 0.0
+    eta: Moment | None = None
+    expires: Span | None = None
+    max_retries: Count | None = None
+    generation: Count = 0
+    first_failed_at: Moment | None = None
     headers: Mapping[str, str] = {}
 
     def expired(self, now: float) -> bool:

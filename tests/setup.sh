@@ -42,11 +42,15 @@ is_set_up() {
 }
 
 make_venv() {
+    for place in "$root" "$venv"; do
+        [ ! -e "$place" ] || [ -w "$place" ] ||
+            fail "$place belongs to another user; run this as that user, or in a copy of your own"
+    done
     say "make .venv with $("$python" --version)"
     "$python" -m venv --clear "$venv" >/dev/null 2>&1 && return
     if may_install && apt_install python3-venv && "$python" -m venv --clear "$venv"
     then return; fi
-    rm -rf "$venv"
+    rm -rf "$venv" 2>/dev/null
     fail "$python cannot make virtual environments; on Debian, install this as root: apt-get install python3-venv"
 }
 

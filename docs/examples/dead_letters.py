@@ -19,7 +19,9 @@ async def dead_letters(queue: str) -> list[dict[str, Any]]:
             if letter.delivery_tag is None:  # that was the last one
                 return found
             properties = letter.header.properties
-            found.append({"task": properties.message_type, **(properties.headers or {})})
+            found.append(
+                {"task": properties.message_type, **(properties.headers or {})}
+            )
     finally:
         await connection.close()  # what was not acked goes back to its place
 
@@ -28,9 +30,9 @@ async def main(queue: str) -> None:
     for letter in await dead_letters(queue):
         print(
             f"{letter['task']}: {letter['x-rmqarq-reason']}"
-            f" after attempt {letter.get('x-rmqarq-attempts', '?')}"
-            f" ({letter.get('x-rmqarq-error', '-')}:"
-            f" {letter.get('x-rmqarq-message', '-')})"
+            f" (attempts: {letter.get('x-rmqarq-attempts', '?')}),"
+            f" {letter.get('x-rmqarq-error', 'no error')}:"
+            f" {letter.get('x-rmqarq-message', '-')}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The tour behind docs/quickstart: send jobs, run a worker, look at what became of them.
+"""The tour behind docs/quickstart: send jobs, run a worker, see what became of them.
 
 Needs a RabbitMQ of its own in RMQARQ_URL; `docs/quickstart` starts one.
 """
@@ -171,7 +171,7 @@ async def main() -> None:
     for letter in letters:
         print(
             f"  {letter['task']}: {letter['x-rmqarq-reason']}"
-            f" after attempt {letter['x-rmqarq-attempts']},"
+            f" (attempts: {letter['x-rmqarq-attempts']}),"
             f" {letter['x-rmqarq-error']}: {letter['x-rmqarq-message']}"
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rmqarq.app import App
-from rmqarq.errors import AppNotFound
+from rmqarq.errors import AppNotFound, RmqarqError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -38,10 +38,14 @@ def load(path: str) -> App[Any]:
     found = _attribute(module, attribute)
     if _is_app(found):
         return found
+    if found is None:
+        raise AppNotFound(
+            "there is no {path}; {apps}", path=repr(path), apps=_apps_in(module)
+        )
     raise AppNotFound(
-        "{path} is {what}, not an App; {apps}",
+        "{path} is a {what}, not an App; {apps}",
         path=repr(path),
-        what=f"a {type(found).__name__}" if found is not None else "not there",
+        what=type(found).__name__,
         apps=_apps_in(module),
     )
 
@@ -62,6 +66,8 @@ def _import(name: str, path: str) -> ModuleType:
             path=repr(path),
             here=here,
         ) from None
+    except RmqarqError:
+        raise  # it says itself what is wrong
     except Exception as error:
         if not name:
             raise AppNotFound(

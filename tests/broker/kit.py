@@ -18,7 +18,7 @@ from tests.harness.worker import WorkerProcess
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-    from aiormq.abc import AbstractChannel
+    from aiormq.abc import AbstractChannel, AbstractConnection
 
     from rmqarq import App, Stats
     from tests.harness.broker import Broker
@@ -114,16 +114,6 @@ async def channel_to(url: str) -> AsyncIterator[AbstractChannel]:
         await connection.close()
 
 
-async def declared(url: str, queue: str) -> tuple[int, int] | None:
-    """Count ready messages and consumers of a queue; `None` if it does not exist."""
-    async with channel_to(url) as channel:
-        try:
-            found = await channel.queue_declare(queue, passive=True)
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            return None
-    return found.message_count or 0, found.consumer_count or 0
-
-
 async def wait_for_count(
     url: str,
     queue: str,
@@ -135,14 +125,38 @@ async def wait_for_count(
     """Wait until a queue holds so many ready messages, or has so many consumers."""
     wanted = (ready, consumers)
     deadline = time.monotonic() + timeout
-    async with channel_to(url) as channel:
+    connection = await aiormq.connect(url)
+    try:
         while True:
-            found = await channel.queue_declare(queue, passive=True)
-            counts = (found.message_count, found.consumer_count)
-            if all(w is None or w == c for w, c in zip(wanted, counts, strict=True)):
+            counts = await _counts(connection, queue)
+            pairs = zip(wanted, counts, strict=True)
+            if all(want in (None, count) for want, count in pairs):
                 return
             assert time.monotonic() < deadline, f"{queue}: {counts}, not {wanted}"
             await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
+
+
+async def declared(url: str, queue: str) -> tuple[int | None, int | None]:
+    """Count the ready messages and consumers of a queue, `None` if there is none."""
+    connection = await aiormq.connect(url)
+    try:
+        return await _counts(connection, queue)
+    finally:
+        await connection.close()
+
+
+async def _counts(
+    connection: AbstractConnection, queue: str
+) -> tuple[int | None, int | None]:
+    channel = await connection.channel()
+    try:
+        found = await channel.queue_declare(queue, passive=True)
+    except aiormq.exceptions.ChannelNotFoundEntity:
+        return None, None
+    await channel.close()
+    return found.message_count, found.consumer_count
 
 
 async def take_all(url: str, queue: str) -> list[Letter]:
@@ -170,34 +184,38 @@ async def delete_queues(url: str, names: Iterable[str]) -> None:
 
 
 @asynccontextmanager
-async def running(app: App[Any], **arguments: Any) -> AsyncIterator[Worker]:
-    """Run a worker beside the test, from when it consumes till it has stopped."""
+async def running(
+    app: App[Any], *, url: str | None = None, **arguments: Any
+) -> AsyncIterator[Worker]:
+    """Run a worker beside the test, from when it consumes till it has stopped.
+
+    Args:
+        app: Whose tasks to run.
+        url: Where to look for its consumers, if its own URL leads there by detours.
+        **arguments: Further ones for the worker.
+    """
     worker = Worker(app, **arguments)
     task = asyncio.create_task(worker.run(signals=False))
+    consuming = asyncio.create_task(_consuming(worker, url))
     try:
-        await _consuming(worker, task)
+        await asyncio.wait((task, consuming), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            raise AssertionError("the worker ended at once")
+        await consuming
         yield worker
         worker.stop()
         async with asyncio.timeout(40):
             await task
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
+        for each in (task, consuming):
+            each.cancel()
+        await asyncio.wait((task, consuming))
 
 
-async def _consuming(worker: Worker, task: asyncio.Task[Stats]) -> None:
+async def _consuming(worker: Worker, url: str | None) -> None:
     """Wait until the broker knows a consumer on each queue."""
-    deadline = time.monotonic() + 15
-    url = worker.settings.url
-    assert isinstance(url, str)
+    where = url or worker.settings.url
+    assert isinstance(where, str)
     for queue in worker.queues:
-        while True:
-            if task.done():
-                task.result()
-                raise AssertionError("the worker ended at once")
-            found = await declared(url, queue)
-            if found is not None and found[1]:
-                break
-            assert time.monotonic() < deadline, f"{queue} has no consumer"
-            await asyncio.sleep(0.02)
+        await wait_for_count(where, queue, consumers=1)

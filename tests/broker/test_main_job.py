@@ -148,7 +148,6 @@ async def test_two_thousand_jobs_of_all_kinds_are_each_accounted_for(
         ended = time.time()
     assert code == 0, worker.output
     last = max(row.at for row in node.ledger.rows())
-    print("MARGIN", ended - last)
     assert ended - last < INTERVAL + 1, worker.output
     check_runs(node, sent)
     left = await to_thread.run_sync(queues_with_messages, node, prefix)

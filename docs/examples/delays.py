@@ -1,0 +1,23 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from rmqarq import App, Context, Worker
+
+app = App(queue="delays", max_jobs=3)
+
+
+@app.task
+async def ring(ctx: Context, name: str) -> None:
+    waited = datetime.now(UTC) - ctx.enqueued_at
+    print(name, "after", round(waited.total_seconds(), 1), "s")
+
+
+async def main() -> None:
+    async with app:
+        await ring.defer(1.2, "third")
+        await ring.defer(timedelta(milliseconds=400), "first")
+        await ring.defer(datetime.now() + timedelta(seconds=0.8), "second")  # local
+        await Worker(app).run()
+
+
+asyncio.run(main())

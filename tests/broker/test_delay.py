@@ -1,0 +1,187 @@
+"""Delays are exact, never early, and hold up nobody."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rmqarq import App
+from tests.broker.kit import channel_to, running, until, wait_for_count
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from rmqarq import Task, Worker
+    from tests.harness.broker import Broker
+
+
+class Clock:
+    """A task that notes when each of its jobs began."""
+
+    def __init__(self, app: App) -> None:
+        self.began: dict[int, float] = {}
+        self.repeated = 0
+        self.task: Task[[int], None] = app.task(name="clock")(self._run)
+
+    async def _run(self, number: int) -> None:
+        self.repeated += number in self.began
+        self.began[number] = time.time()
+
+
+@asynccontextmanager
+async def producing(broker: Broker, queue: str, prefix: str) -> AsyncIterator[App]:
+    """An App for the producer; the worker has another, on other connections."""
+    async with App(broker.url, queue=queue, prefix=prefix) as app:
+        yield app
+
+
+def due(enqueued: float, delay: float) -> float:
+    """The moment promised: the delay rounded up to the next 0.1 s."""
+    return enqueued + math.ceil(round(delay * 10, 6)) / 10
+
+
+async def test_delays_are_exact_to_their_unit_and_a_long_one_holds_up_nobody(
+    broker: Broker, queue: str, prefix: str
+) -> None:
+    app = App(broker.url, queue=queue, prefix=prefix)
+    clock = Clock(app)
+    delays = [random.uniform(0.1, 5) for _ in range(300)]
+    promised: dict[int, float] = {}
+    earliest: dict[int, float] = {}
+    async with producing(broker, queue, prefix) as producer, running(app):
+        task = producer.ref("clock")
+        await task.defer(30, -1)
+        for number, delay in enumerate(delays):
+            earliest[number] = time.time() + delay
+            await task.defer(delay, number)
+            promised[number] = due(time.time(), delay)
+        await until(lambda: len(clock.began) == 300, what="all but the long one")
+        async with channel_to(broker.url) as channel:
+            await wait_for_count(broker.url, f"{prefix}.delay.30s", ready=1)
+            await channel.queue_purge(f"{prefix}.delay.30s")
+    assert clock.began.keys() == set(range(300))
+    assert not clock.repeated
+    early = [n for n, began in clock.began.items() if began < earliest[n]]
+    assert not early
+    late = sorted(began - promised[n] for n, began in clock.began.items())
+    assert late[296] < 0.15, late[-10:]
+
+
+async def drain(worker: Worker, count: int) -> None:
+    await until(lambda: worker.stats.completed == count, what=f"{count} jobs")
+
+
+async def test_five_thousand_jobs_due_at_once_start_as_if_they_were_never_delayed(
+    broker: Broker, queue: str, prefix: str
+) -> None:
+    app = App(broker.url, queue=queue, prefix=prefix)
+    clock = Clock(app)
+    async with producing(broker, queue, prefix) as producer:
+        task = producer.ref("clock")
+        await producer.enqueue_many([task.job(n) for n in range(5000)])
+        async with running(app) as worker:
+            await drain(worker, 5000)
+            immediate = max(clock.began.values()) - min(clock.began.values())
+            clock.began.clear()
+            now = time.time()
+            moment = datetime.fromtimestamp(now + 4, UTC)
+            late = [task.job(n).defer(moment) for n in range(5000)]
+            await producer.enqueue_many(late)
+            assert time.time() < moment.timestamp(), "enqueueing took too long"
+            assert not clock.began
+            await drain(worker, 10_000)
+    assert min(clock.began.values()) >= moment.timestamp()
+    assert not clock.repeated
+    took = max(clock.began.values()) - moment.timestamp()
+    assert took < immediate + 1, (took, immediate)
+
+
+async def test_a_delay_may_be_seconds_a_timedelta_or_any_datetime(
+    broker: Broker, queue: str, prefix: str
+) -> None:
+    app = App(broker.url, queue=queue, prefix=prefix)
+    clock = Clock(app)
+    async with running(app), producing(broker, queue, prefix) as producer:
+        task = producer.ref("clock")
+        now = time.time()
+        tokyo = timezone(timedelta(hours=9))
+        await task.defer(1, 0)
+        await task.defer(1.0, 1)
+        await task.defer(timedelta(seconds=1), 2)
+        await task.defer(datetime.fromtimestamp(now + 1, UTC), 3)
+        await task.defer(datetime.fromtimestamp(now + 1, tokyo), 4)
+        naive = datetime.fromtimestamp(now + 1)  # noqa: DTZ006
+        await task.defer(naive, 5)
+        await producer.enqueue_many([task.job(6).defer(1)])
+        await until(lambda: len(clock.began) == 7)
+    for number, began in clock.began.items():
+        assert now + 1 <= began < now + 1.6, (number, began - now)
+
+
+async def test_a_naive_datetime_is_local_time(
+    broker: Broker,
+    queue: str,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = App(broker.url, queue=queue, prefix=prefix)
+    clock = Clock(app)
+    async with running(app):
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "Asia/Shanghai")
+            time.tzset()
+            try:
+                now = time.time()
+                shanghai = timezone(timedelta(hours=8))
+                moment = datetime.fromtimestamp(now, shanghai) + timedelta(seconds=0.5)
+                await clock.task.defer(moment.replace(tzinfo=None), 0)
+            finally:
+                patch.undo()
+                time.tzset()
+        await until(lambda: clock.began)
+    assert now + 0.5 <= clock.began[0] < now + 1.5
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        0,
+        -5.0,
+        timedelta(days=-1),
+        datetime(2001, 1, 1, tzinfo=UTC),
+        datetime(2001, 1, 1),  # noqa: DTZ001
+    ],
+    ids=["zero", "seconds", "timedelta", "aware", "naive"],
+)
+async def test_a_moment_in_the_past_means_at_once(
+    broker: Broker, queue: str, when: float | timedelta | datetime
+) -> None:
+    app = App(broker.url, queue=queue)
+    clock = Clock(app)
+    async with running(app):
+        began = time.time()
+        await clock.task.defer(when, 0)
+        await until(lambda: clock.began)
+    assert clock.began[0] - began < 0.5
+
+
+async def test_delayed_jobs_of_a_stopped_worker_wait_in_the_broker(
+    broker: Broker, queue: str, prefix: str
+) -> None:
+    app = App(broker.url, queue=queue, prefix=prefix)
+    clock = Clock(app)
+    async with producing(broker, queue, prefix) as producer:
+        await producer.ref("clock").defer(0.7, 0)
+        async with running(app) as worker:
+            pass
+        assert worker.stats.returned == 0  # a delay costs a worker no memory
+        assert not clock.began
+        await wait_for_count(broker.url, queue, ready=1)
+    async with running(app):
+        await until(lambda: clock.began)

@@ -1,0 +1,196 @@
+"""Every example of the documentation, run against a broker as a user would run it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.docs.pages import EXAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.harness.broker import Broker
+
+ALONE = (
+    "arguments",
+    "delays",
+    "embedded",
+    "enqueueing",
+    "hooks",
+    "include",
+    "quickstart",
+    "retries",
+)
+IN_TURN = {
+    "send": ["send.py"],
+    "foreign": ["foreign.py"],
+    "worker": ["-m", "rmqarq", "run", "app:app", "--burst", "--wait-delayed"],
+    "dead_letters": ["dead_letters.py", "my_queue_dlq"],
+}
+SECONDS = 40
+
+
+def start(broker: Broker, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program in the directory of the examples."""
+    # a prefix of its own, because `--wait-delayed` waits for all delays under one
+    prefix = f"docs-{secrets.token_hex(4)}" if "quickstart.py" in arguments else "docs"
+    env = {key: text for key, text in os.environ.items() if key[:7] != "RMQARQ_"}
+    env |= {"RMQARQ_URL": broker.url, "RMQARQ_PREFIX": prefix, "LC_ALL": "C.UTF-8"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=EXAMPLES,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    """Give what a program printed; it must end well."""
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def running(broker: Broker) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The examples that need no other, started together: mostly, they wait."""
+    processes = {name: start(broker, f"{name}.py") for name in ALONE}
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def shown(broker: Broker, running: dict[str, subprocess.Popen[str]]) -> dict[str, str]:
+    """What the examples that follow each other print."""
+    return {name: end(start(broker, *each)) for name, each in IN_TURN.items()}
+
+
+def test_every_example_is_tried_here() -> None:
+    tried = {*ALONE, *IN_TURN, "app"} - {"worker"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tried
+
+
+def test_send_enqueues(shown: dict[str, str]) -> None:
+    assert re.fullmatch(r"enqueued [0-9a-f-]{36}\n", shown["send"])
+    assert shown["foreign"] == "sent\n"
+
+
+def test_the_worker_of_the_readme_runs_what_was_sent(shown: dict[str, str]) -> None:
+    printed = shown["worker"].splitlines()
+    for line in (
+        "update 123, attempt 1",
+        "erase 789, attempt 1",
+        "update 0, attempt 1",
+        "update 1, attempt 1",
+        "update 2, attempt 1",
+        "update 1000, attempt 1",
+        "update 2000, attempt 1",
+        "sync 456, attempt 1",
+        "sync 456, attempt 2",
+    ):
+        assert printed.count(line) == 1, shown["worker"]
+    assert "7 completed ◆ 1 failed ◆ 1 retried ◆ 1 dead-lettered" in printed[-1]
+
+
+def test_the_dead_letters_say_why(shown: dict[str, str]) -> None:
+    assert shown["dead_letters"] == (
+        "process_data: rejected (attempts: 1),"
+        " rmqarq.errors.Reject: erasing is not allowed\n"
+    )
+
+
+def test_arguments_arrive_as_their_types(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    printed = end(running["arguments"]).splitlines()
+    assert printed[0].startswith("the argument 'numbers' of count does not fit")
+    assert sorted(printed[1:-2]) == ["Ada: LARGE, 9.90 by 01 May", "count [1, 2, 3]"]
+    assert printed[-2:] == ["count [4, 5]", "here: 2"]
+
+
+def test_hooks_and_middleware_are_called_in_order(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    assert end(running["hooks"]).splitlines() == [
+        "sending sell ('tea',)",
+        "open the shop",
+        "ready: corner shop",
+        "start sell 1",
+        "corner shop sells tea",
+        "sell was quick",
+        "end sell Succeeded",
+        "close the shop",
+    ]
+
+
+def test_included_tasks_keep_the_queue_of_their_own_app(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    printed = end(running["include"]).splitlines()
+    assert re.fullmatch(r"<Job welcome \S+ on included_mail>", printed[0])
+    assert re.fullmatch(r"<Job sell \S+ on including>", printed[1])
+    assert sorted(printed[2:]) == ["sell tea", "welcome Ada"]
+
+
+def test_enqueueing_tells_what_went_where_and_what_failed(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    printed = end(running["enqueueing"]).splitlines()
+    assert printed[0] == "resize on enqueueing"
+    assert printed[1] == "<Job resize dog-1 on enqueueing_night>"
+    assert printed[2] == "2 more"
+    assert printed[3].startswith("resize() missing a required argument")
+    assert printed[-1] == "ConnectionFailed"
+
+
+def test_an_embedded_worker_is_stopped_by_its_program(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    printed = end(running["embedded"]).splitlines()
+    assert sorted(printed[:-1]) == ["job 0", "job 1", "job 2"]
+    assert printed[-1].startswith("3 completed: Ending(why='asked to stop'")
+
+
+def test_retries_go_as_far_as_the_task_says(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    printed = end(running["retries"]).splitlines()
+    for line in ("fetch 1 attempt 3", "ask attempt 2"):
+        assert printed.count(line) == 1
+    assert printed[-1] == "1 done, 3 retries, 2 failed"
+
+
+def test_delayed_jobs_come_in_the_order_of_their_times(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    pattern = re.compile(r"(\w+) after ([\d.]+) s")
+    found = pattern.findall(end(running["delays"]))
+    assert [name for name, _ in found] == ["first", "second", "third"]
+    for (_, waited), planned in zip(found, (0.4, 0.8, 1.2), strict=True):
+        assert planned <= float(waited) < planned + 5
+
+
+def test_the_quick_start_tells_the_end_of_every_job(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    printed = end(running["quickstart"])
+    assert "$ rmqarq run quickstart:app --burst --wait-delayed" in printed
+    assert re.search(r"remind\.defer\(1, 'tea'\) +1 s +1  \d+ ms +done", printed)
+    assert re.search(r"fetch\.enqueue\(7\) +- +3  \d+, \d+ ms +done", printed)
+    assert "dead: retries used up" in printed
+    assert "The dead-letter queue quickstart_dlq holds 2 messages" in printed
+    assert "refund: rejected (attempts: 1)" in printed
+    assert "9 jobs sent: 7 done, 2 dead, 4 retries, 0 lost" in printed

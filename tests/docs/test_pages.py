@@ -1,0 +1,152 @@
+"""Whether the pages hold together, and tell what the package does."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+
+import rmqarq
+from rmqarq import Settings, TransportError
+from rmqarq.outcome import Reason
+from rmqarq.task import TaskOptions
+from tests.docs.pages import (
+    DOCS,
+    EXAMPLES,
+    PAGES,
+    ROOT,
+    TRANSLATED,
+    anchors,
+    code_blocks,
+    links,
+    name_of,
+    rows,
+    without_comments,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+@each_page
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert target.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@each_page
+def test_a_block_that_names_an_example_is_that_example(page: Path) -> None:
+    for name, code in code_blocks(page):
+        if name is not None:
+            example = (EXAMPLES / name).read_text("utf-8")
+            assert without_comments(code) == without_comments(example), name
+
+
+@each_page
+def test_a_block_without_a_name_runs(page: Path) -> None:
+    for name, code in code_blocks(page):
+        if name is None:
+            exec(compile(code, name_of(page), "exec"), {"__name__": "block"})
+
+
+@pytest.mark.parametrize(
+    ("original", "translation"), TRANSLATED, ids=[name_of(b) for _, b in TRANSLATED]
+)
+def test_a_translation_shows_the_same_code(original: Path, translation: Path) -> None:
+    ours, theirs = code_blocks(original), code_blocks(translation)
+    assert [name for name, _ in ours] == [name for name, _ in theirs]
+    for (_, code), (_, other) in zip(ours, theirs, strict=True):
+        assert without_comments(code) == without_comments(other)
+
+
+def test_the_readme_shows_its_examples_as_they_are() -> None:
+    blocks = code_blocks(ROOT / "README.md")
+    assert [name for name, _ in blocks] == ["app.py", "send.py"]
+    for name, code in blocks:
+        assert code == (EXAMPLES / str(name)).read_text("utf-8")
+
+
+def test_the_index_names_every_page() -> None:
+    named = {(DOCS / link).resolve() for link in links(DOCS / "index.md")}
+    assert named == {*DOCS.glob("**/*.md")} - {DOCS / "index.md"}
+
+
+def test_every_setting_is_in_its_table_with_variable_and_default() -> None:
+    table = {
+        cells[0].strip("`"): cells
+        for cells in rows(DOCS / "settings.md")
+        if cells[0].startswith("`")
+    }
+    assert list(table) == list(Settings.__struct_fields__)
+    for name, default in zip(table, Settings.__struct_defaults__, strict=True):
+        _, variable, _, shown, meaning = table[name]
+        assert variable == f"`RMQARQ_{name.upper()}`"
+        assert ast.literal_eval(shown.strip("`")) == default, name
+        assert meaning
+
+
+def test_the_pages_name_every_flag_and_no_other() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rmqarq", "run", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    flags = set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", done.stdout, re.MULTILINE))
+    assert "--burst" in flags
+    in_cli = {row[0].strip("`") for row in rows(DOCS / "cli.md")}
+    assert {each for each in in_cli if each.startswith("--")} == flags
+    in_settings = {row[2].strip("`") for row in rows(DOCS / "settings.md")}
+    assert {each for each in in_settings if each.startswith("--")} < flags
+
+
+def test_every_option_of_a_task_is_in_the_tables_of_both_languages() -> None:
+    for page in (DOCS / "tasks.md", DOCS / "zh" / "tasks.md"):
+        named = {row[0].strip("`") for row in rows(page)}
+        assert set(TaskOptions.__annotations__) <= named
+
+
+def test_every_reason_of_a_dead_letter_is_explained() -> None:
+    named = {row[0].strip("`") for row in rows(DOCS / "retries.md")}
+    assert set(get_args(Reason)) <= named
+
+
+def test_every_error_that_an_enqueue_may_raise_is_explained() -> None:
+    named = {row[0].strip("`") for row in rows(DOCS / "enqueueing.md")}
+    kinds = (getattr(rmqarq, name) for name in rmqarq.__all__)
+    public = {kind for kind in kinds if isinstance(kind, type)}
+    raised = {kind.__name__ for kind in public if issubclass(kind, TransportError)}
+    # a lost link is repeated, so it shows as another error of the two above it
+    assert raised - {"TransportError", "ConnectionLost"} <= named
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    text = (DOCS / "architecture.md").read_text("utf-8")
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        assert (ROOT / "rmqarq" / name).exists(), name
+
+
+def test_the_changelog_names_this_version() -> None:
+    text = (DOCS / "changelog.md").read_text("utf-8")
+    assert f"\n## [{version('rmqarq')}]" in text
+
+
+@pytest.mark.parametrize("shell", ["sh", "dash"])
+@pytest.mark.parametrize("script", ["docs/quickstart", "tests/run", "tests/setup.sh"])
+def test_the_scripts_are_read_by_a_plain_shell(shell: str, script: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
+    subprocess.run([shell, "-n", ROOT / script], check=True)
