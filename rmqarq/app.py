@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from typing import (
     TYPE_CHECKING,
@@ -29,12 +28,12 @@ from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
 from rmqarq.middleware import Hooks, Middleware, enqueue_chain, wraps_enqueue
 from rmqarq.outbox import Order, Outbox
-from rmqarq.settings import Settings, SettingsFields
+from rmqarq.settings import Settings, SettingsFields, chosen_settings
 from rmqarq.signature import Signature
 from rmqarq.task import Policy, Task, TaskDecorator
+from rmqarq.transports import Transports
 from rmqarq.url import parse_urls
 from rmqarq.wire.topology import check_name
-from rmqarq.wire.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
     from rmqarq.middleware import JobHook
     from rmqarq.wire.publication import Publication
+    from rmqarq.wire.transport import Transport
 
     Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[StateT]]
     StateHook: TypeAlias = Callable[[StateT], Awaitable[None]]
@@ -65,6 +65,12 @@ class App(Generic[StateT]):
     Raises:
         ConfigurationError: A setting or the URL can't be used.
 
+    Attributes:
+        settings: What applies.
+        tasks: The registered tasks by name.
+        hooks: The functions that watch.
+        state: What the lifespan or the hooks of a running worker made, else `None`.
+
     Example:
         >>> app = App(queue="my_queue")
         >>> @app.task(max_retries=3)
@@ -82,7 +88,7 @@ class App(Generic[StateT]):
         middleware: Sequence[Middleware] = (),
         **settings: Unpack[SettingsFields],
     ) -> None:
-        self.settings = _settings(url, settings)
+        self.settings = chosen_settings(url, settings)
         self.lifespan = lifespan
         self.hooks = Hooks()
         self.tasks: dict[str, Task[..., Any]] = {}
@@ -90,20 +96,14 @@ class App(Generic[StateT]):
         self._own_queue = "queue" in settings or isinstance(url, Settings)
         self.middleware = tuple(middleware)
         self._wrapping = wraps_enqueue(self.middleware)
-        self._transport: Transport | None = None
-        self._made_in: tuple[asyncio.AbstractEventLoop, int] | None = None
-        self._users = 0
+        self.state: StateT | None = None
         self._priorities_mentioned = False
         self._apply()
 
     @property
     def transport(self) -> Transport:
         """The transport of this event loop; each loop and process has its own."""
-        here = (asyncio.get_running_loop(), os.getpid())
-        if self._transport is None or self._made_in != here:
-            self._transport = Transport(self.settings)
-            self._made_in = here
-        return self._transport
+        return self._transports.here()
 
     def configure(self, settings: Settings) -> None:
         """Replace the settings, as the command line does before a worker starts.
@@ -111,10 +111,9 @@ class App(Generic[StateT]):
         Raises:
             ConfigurationError: They can't be used, or the App is connected already.
         """
-        if self._users:
+        if self._transports.in_use:
             raise ConfigurationError("an App can't be configured while it is in use")
         self.settings = settings
-        self._transport = None
         self._apply()
 
     def include(self, *others: App[Any]) -> None:
@@ -150,8 +149,9 @@ class App(Generic[StateT]):
             return known
 
         def elsewhere(*args: Any, **kwargs: Any) -> None:
-            msg = f"the task {name!r} is not part of this program"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                "the task {name} is not part of this program", name=repr(name)
+            )
 
         signature = Signature(elsewhere, name)
         return Task(elsewhere, name, self, signature, Policy(), JobOptions())
@@ -199,20 +199,28 @@ class App(Generic[StateT]):
         orders = [self._outbox.order(spec, self._queue_for(spec)) for spec in jobs]
         if any(spec.options.priority for spec in jobs):
             await self._mention_priorities()
-        publications = await self._publications(orders)
+        positions, publications = await self._publications(orders)
         handles: list[Job[R]] = [
             Job(order.message.id, order.message.task, order.queue) for order in orders
         ]
         errors = await self.transport.publish_many(publications, self._patience)
         if errors:
-            raise _partly(handles, errors)
+            failed = {positions[at]: error for at, error in errors.items()}
+            raise _partly(handles, failed)
         return handles
 
     def local_context(self, task: str) -> Context[Any]:
         """Make a context for a task that is called right here."""
+        if self.lifespan is not None and self.state is None:
+            raise ConfigurationError(
+                "the task {task} takes a context, whose state the lifespan makes in a"
+                " worker; call its fn with a Context of your own",
+                task=task,
+            )
         message = Message(id=new_job_id(), task=task, enqueued_at=time.time())
         queue = self.queue_of(self.tasks[task]) if task in self.tasks else ""
-        return Context(message, State(), queue or self.settings.queue)
+        state: Any = State() if self.state is None else self.state
+        return Context(message, state, queue or self.settings.queue)
 
     def on_startup(self, fn: StateHook[StateT]) -> StateHook[StateT]:
         """Call `fn` with the state before a worker takes its first job."""
@@ -257,19 +265,19 @@ class App(Generic[StateT]):
 
     def retain(self) -> None:
         """Keep the connections open until `release`, as a worker does."""
-        self._users += 1
+        self.transport.users += 1
 
     async def release(self) -> None:
         """Give up what `retain` took; the last one closes the connections."""
-        self._users -= 1
-        if self._users == 0:
+        self.transport.users -= 1
+        if self.transport.users == 0:
             await self.close()
 
     async def close(self) -> None:
         """Close the connections; the next enqueue makes them anew."""
-        if self._transport is not None:
-            transport, self._transport = self.transport, None
-            await transport.close()
+        transport = self.transport
+        self._transports.forget()
+        await transport.close()
 
     def _apply(self) -> None:
         parse_urls(self.settings.url)
@@ -278,6 +286,7 @@ class App(Generic[StateT]):
             if name is not None:
                 check_name(name)
         self._outbox = Outbox(self.settings)
+        self._transports = Transports(self.settings)
         self._patience = self.settings.publish_deadline
 
     def _register(self, task: Task[..., Any]) -> None:
@@ -321,39 +330,31 @@ class App(Generic[StateT]):
         deadline = asyncio.get_running_loop().time() + self._patience
         await self.transport.publish(publication, deadline)
 
-    async def _publications(self, orders: Sequence[Order]) -> list[Publication]:
-        """Encode a batch, each through the middleware that wraps enqueueing."""
+    async def _publications(
+        self, orders: Sequence[Order]
+    ) -> tuple[Sequence[int], list[Publication]]:
+        """Encode a batch, each through the middleware that wraps enqueueing.
+
+        Returns:
+            The publications, and the position of the order that each belongs to:
+            a middleware may drop a message, or send it twice.
+        """
         encode = self._outbox.publication
         if not self._wrapping:
-            return [encode(order.message, order) for order in orders]
+            made = [encode(order.message, order) for order in orders]
+            return range(len(orders)), made
+        positions: list[int] = []
         publications: list[Publication] = []
-        for order in orders:
+        for position, order in enumerate(orders):
 
-            async def collect(message: Message, order: Order = order) -> None:
+            async def collect(
+                message: Message, order: Order = order, position: int = position
+            ) -> None:
                 publications.append(encode(message, order))
+                positions.append(position)
 
             await enqueue_chain(self._wrapping, collect)(order.message)
-        return publications
-
-
-def _settings(
-    url: str | Sequence[str] | Settings | None, fields: SettingsFields
-) -> Settings:
-    given: dict[str, Any] = {**fields}
-    if isinstance(url, Settings):
-        if given:
-            raise ConfigurationError(
-                "App takes either a Settings or single settings, not both: {names}",
-                names=", ".join(given),
-            )
-        return url
-    if url is not None:
-        given["url"] = url if isinstance(url, str) else tuple(url)
-    unknown = given.keys() - set(Settings.__struct_fields__)
-    if unknown:
-        msg = f"App has no setting {', '.join(sorted(unknown))}"
-        raise TypeError(msg)
-    return Settings.from_env(**given)
+        return positions, publications
 
 
 def _partly(

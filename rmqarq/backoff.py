@@ -50,4 +50,4 @@ class Backoff(Struct, frozen=True):
         except OverflowError:
             raw = self.maximum
         spread = 1 + self.jitter * (2 * rng() - 1)
-        return min(raw, self.maximum) * spread
+        return min(min(raw, self.maximum) * spread, self.maximum)

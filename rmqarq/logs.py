@@ -6,6 +6,7 @@ import gettext
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -81,7 +82,7 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self, language: str, colour: bool | None = None) -> None:
         super().__init__()
-        self._gettext = catalogue(language).gettext
+        self._language = language
         if colour is None:
             colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         self._colour = colour
@@ -101,8 +102,17 @@ class TextFormatter(logging.Formatter):
     def _sentence(self, record: logging.LogRecord) -> str:
         if not record.name.startswith("rmqarq") or not isinstance(record.msg, str):
             return record.getMessage()
-        template = self._gettext(record.msg)
-        return template % record.args if record.args else template
+        template = catalogue(self._language).gettext(record.msg)
+        if not isinstance(record.args, Mapping):
+            return template % record.args if record.args else template
+        return template % {
+            name: self._shown(value) for name, value in record.args.items()
+        }
+
+    def _shown(self, value: object) -> object:
+        if isinstance(value, RmqarqError):
+            return render(value, self._language)
+        return value
 
     def _coloured(self, level: str, line: str) -> str:
         colour = COLOURS.get(level)

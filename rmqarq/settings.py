@@ -15,6 +15,8 @@ from typing import (
     TypeAlias,
     TypedDict,
     cast,
+    get_args,
+    get_origin,
 )
 
 import msgspec
@@ -34,6 +36,7 @@ MorePositive: TypeAlias = Annotated[float, Meta(gt=0)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 RESERVED = ("ENV", "DEV_URL", "TEST_", "CHAOS_")
 
 
@@ -135,7 +138,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                     "the setting {name} can't be {value}: {problem}",
                     name=name,
                     value=repr(_shown(name, value)),
-                    problem=str(error),
+                    problem=_problem(kind, error),
                 ) from None
 
     @classmethod
@@ -213,6 +216,34 @@ class SettingsFields(TypedDict, total=False):
     language: Literal["auto", "en", "zh"]
 
 
+def chosen_settings(
+    url: str | Sequence[str] | Settings | None, fields: SettingsFields
+) -> Settings:
+    """Give the settings of `App(url, **fields)`: code first, then the environment.
+
+    Raises:
+        TypeError: A field that does not exist.
+        ConfigurationError: A value that can't be used, or fields beside a Settings.
+    """
+    given: dict[str, Any] = {**fields}
+    if isinstance(url, Settings):
+        if given:
+            raise ConfigurationError(
+                "App takes either a Settings or single settings, not both: {names}",
+                names=", ".join(given),
+            )
+        return url
+    if url is not None:
+        given["url"] = url if isinstance(url, str) else tuple(url)
+    if isinstance(level := given.get("log_level"), str):
+        given["log_level"] = level.upper()
+    unknown = given.keys() - set(Settings.__struct_fields__)
+    if unknown:
+        msg = f"App has no setting {', '.join(sorted(unknown))}"
+        raise TypeError(msg)
+    return Settings.from_env(**given)
+
+
 @cache
 def _field_types() -> Sequence[tuple[str, Any]]:
     return [(each.name, each.type) for each in msgspec.structs.fields(Settings)]
@@ -237,6 +268,8 @@ def _from_environment(prefix: str, environ: Mapping[str, str]) -> dict[str, Any]
 def _read(variable: str, field: str, text: str, kind: Any) -> Any:
     if field == "log_level":
         text = text.upper()
+    if kind is bool:
+        text = _WORDS.get(text.lower(), text)
     try:
         return msgspec.convert(text, type=kind, strict=False)
     except msgspec.ValidationError as error:
@@ -244,8 +277,15 @@ def _read(variable: str, field: str, text: str, kind: Any) -> Any:
             "the environment variable {variable} can't be {value}: {problem}",
             variable=variable,
             value=repr(_shown(field, text)),
-            problem=str(error),
+            problem=_problem(kind, error),
         ) from None
+
+
+def _problem(kind: Any, error: msgspec.ValidationError) -> str:
+    """Say what a value should have been."""
+    if get_origin(kind) is Literal:
+        return "Expected one of " + ", ".join(map(repr, get_args(kind)))
+    return str(error)
 
 
 def _warn_unknown(prefix: str, variable: str, known: Mapping[str, Any]) -> None:

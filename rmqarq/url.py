@@ -134,7 +134,10 @@ def _split(text: str) -> SplitResult:
 
 
 def _heartbeat(text: str, query: str) -> int | None:
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    pairs = parse_qsl(query, keep_blank_values=True)
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise _refused(text, "the query names something twice")
     value = options.pop("heartbeat", None)
     if options:
         unknown = ", ".join(sorted(options))

@@ -8,12 +8,17 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from tests.harness.broker import Broker
 from tests.harness.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# how long an example takes says more about the machine than about the code
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 BACKENDS: list[Any] = [pytest.param("asyncio", id="asyncio")]
 if os.environ.get("RMQARQ_TEST_UVLOOP") == "1":

@@ -218,7 +218,7 @@ def _encode_foreign(value: Any) -> Any:
 
 def _decode_foreign(kind: type[Any], value: Any) -> Any:
     if is_pydantic(kind):
-        return kind.model_validate(value)
+        return kind.model_validate_json(msgspec.json.encode(value))
     msg = f"{kind} can't be built from a message"
     raise NotImplementedError(msg)
 

@@ -26,10 +26,11 @@ class Delivery:
         body: Its payload, as it came.
     """
 
-    __slots__ = ("_consumer", "_tag", "body", "properties", "redelivered")
+    __slots__ = ("_consumer", "_open", "_tag", "body", "properties", "redelivered")
 
     def __init__(self, consumer: Consumer, content: Deliver) -> None:
         self._consumer = consumer
+        self._open = True
         self._tag = content[0]
         self.redelivered = content[1]
         self.properties = content[4]
@@ -56,11 +57,17 @@ class Delivery:
 
     def ack(self) -> None:
         """Tell the broker to forget it; written at the end of this turn."""
-        self._consumer.settle(self._tag, ack=True)
+        self._settle(ack=True)
 
     def release(self) -> None:
         """Give it back to the queue (`basic.nack` with requeue)."""
-        self._consumer.settle(self._tag, ack=False)
+        self._settle(ack=False)
+
+    def _settle(self, *, ack: bool) -> None:
+        """Settle once: a tag named twice would close the channel (406)."""
+        if self._open:
+            self._open = False
+            self._consumer.settle(self._tag, ack=ack)
 
 
 class Consumer:

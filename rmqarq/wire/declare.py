@@ -115,7 +115,11 @@ def explained(error: ChannelRefused, name: str) -> RmqarqError:
         return TopologyMismatch(
             "{kind} {name} exists with {argument} = {theirs}, and we want {ours};"
             " use the same arguments, another name, or declare='passive'",
-            **{**found.groupdict(), "name": repr(found["name"])},
+            kind=found["kind"],
+            name=repr(found["name"]),
+            argument=found["argument"],
+            ours=_plain(found["ours"]),
+            theirs=_plain(found["theirs"]),
         )
     if error.code in (405, 406):
         return ConfigurationError(
@@ -124,6 +128,11 @@ def explained(error: ChannelRefused, name: str) -> RmqarqError:
     return ConnectionLost(
         "the connection to the broker was lost: {cause}", cause=error.text
     )
+
+
+def _plain(value: str) -> str:
+    """Take an argument's value out of the broker's way to write it."""
+    return re.sub(r"^the value (.+) of type '\w+'$", r"\1", value)
 
 
 async def _close(connection: Connection, channel: AbstractChannel) -> None:

@@ -39,6 +39,9 @@ class Transport:
 
     They are apart because a broker under alarm stops reading a publishing
     connection, its acks included (RabbitMQ, "Memory and Disk Alarms").
+
+    Attributes:
+        users: How many hold it open.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -47,6 +50,7 @@ class Transport:
         self._names = Names(settings.prefix)
         self._publish_link = Link(endpoints, settings, "publish")
         self._consume_link = Link(endpoints, settings, "consume")
+        self.users = 0
         self._channel: PublishChannel | None = None
         self._opening = asyncio.Lock()
         self._declaring = asyncio.Lock()

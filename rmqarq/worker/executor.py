@@ -104,10 +104,10 @@ class Executor:
             return Succeeded(await self._chain(ctx, call))
         except asyncio.CancelledError as error:
             return self._cancelled(run, task, message, error)
-        except GeneratorExit:
-            raise
         except BaseException as error:
-            return self._after(task, message, error)
+            if isinstance(error, GeneratorExit) and not _is_running(run):
+                raise  # the coroutine is thrown away, nobody waits for an outcome
+            return self._after(task, message, error)  # a task may not end the worker
         finally:
             run.settling = True
 
@@ -165,6 +165,14 @@ class Executor:
                 return DeadLettered("rejected", failure_of(error))
         backoff = task.policy.backoff or self._backoff
         return Retried(backoff.delay(message.job_try), failure)
+
+
+def _is_running(run: Run) -> bool:
+    """Tell whether this code runs in the job's own asyncio task."""
+    try:
+        return asyncio.current_task() is run.task
+    except RuntimeError:
+        return False
 
 
 def timeout_of(task: Task[..., Any], settings: Settings) -> float | None:

@@ -104,6 +104,8 @@ class Roster:
 
     def remember(self, run: Run, message: Message) -> None:
         """Keep in mind that a job is done, for the case that its ack gets lost."""
+        if not message.id:  # a foreign message that nothing tells from another
+            return
         self._done[_key(message)] = run.delivery
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
@@ -115,6 +117,8 @@ class Roster:
         still runs adopts the new delivery; one that is done has it acked. Nothing
         else is ever acked unrun: the earlier delivery must be a dead one.
         """
+        if not message.id:
+            return False
         key = _key(message)
         for run in self._runs:
             if (

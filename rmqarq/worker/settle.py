@@ -108,13 +108,19 @@ class Settler:
         letter = _copy(run.delivery, message, headers)
         queue = run.delivery.queue
         dead = dead_letter_queue(queue, self._settings)
-        if await self._follow_up(run, immediate(letter, dead, home=queue)):
+        try:
+            publication = immediate(letter, dead, home=queue)
+        except PropertyError:  # a letter that says little is better than none
+            letter = Letter(task="", job_id="", body=letter.body, content_type=None)
+            publication = immediate(letter, dead, home=queue)
+        if await self._follow_up(run, publication):
             self._stats.dead_lettered += 1
             self._stats.failed += outcome.reason in FAILED_FOR_GOOD
             log.error(
-                "%(task)s %(id)s is dead after %(attempts)d attempts:"
-                " %(reason)s%(error)s",
+                "dead letter of %(queue)s: %(task)s %(id)s, %(reason)s,"
+                " attempts: %(attempts)d%(error)s",
                 {
+                    "queue": queue,
                     "task": letter.task or "?",
                     "id": letter.job_id or "?",
                     "attempts": _attempts(message, outcome),
@@ -290,4 +296,6 @@ def _properties(delivery: Delivery) -> Properties:
 
 
 def _in_brief(failure: Failure | None) -> str:
-    return f" ({failure.kind}: {failure.message})" if failure is not None else ""
+    if failure is None or failure.kind == "rmqarq.errors.Retry":
+        return ""
+    return f" ({failure.kind}: {failure.message})"

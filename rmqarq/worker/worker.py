@@ -150,7 +150,7 @@ class Worker:
         try:
             await self._unless_stopped(self.app.transport.connect(deadline))
         except ConnectionFailed as error:
-            log.error("no broker: %(problem)s", {"problem": error})  # noqa: TRY400
+            log.error("%(problem)s", {"problem": error})  # noqa: TRY400
             self._request("broker unreachable")
         return not self._stop.is_set()
 
@@ -164,6 +164,7 @@ class Worker:
 
     async def _serve(self, state: Any) -> None:
         transport = self.app.transport
+        self.app.state = state
         dispatcher = self._dispatcher = Dispatcher(
             self.app,
             transport,
@@ -179,14 +180,15 @@ class Worker:
         helpers: list[asyncio.Task[None]] = []
         try:
             self._say_hello()
-            await self._unless_stopped(intake.start())
             helpers = [asyncio.create_task(each) for each in self._helpers(dispatcher)]
+            await self._unless_stopped(intake.start())
             await self._unless_stopped(intake.failed())
         finally:
             for helper in helpers:
                 helper.cancel()
             await self._drain(intake, dispatcher)
             await call_hooks(self.app.hooks.shutdown, state)
+            self.app.state = None
 
     def _helpers(self, dispatcher: Dispatcher) -> list[Coroutine[Any, Any, None]]:
         helpers: list[Coroutine[Any, Any, None]] = []
@@ -265,6 +267,7 @@ class Worker:
     async def _burst(self, dispatcher: Dispatcher) -> None:
         """End the worker when its queues are empty, or its time is over."""
         settings = self.settings
+        patience = settings.publish_deadline
         burst = Burst(wait=settings.burst_wait, interval=settings.burst_check_interval)
         end = self._now() + (settings.burst_timeout or math.inf)
         pause = burst.pause(busy=False)
@@ -274,10 +277,17 @@ class Worker:
                 self._say_burst_is_over(dispatcher)
                 return
             try:
-                look = await self._look(dispatcher)
+                async with asyncio.timeout_at(min(end, self._now() + patience)):
+                    look = await self._look(dispatcher)
             except TransportError as error:
                 log.warning("the queues can't be counted: %(why)s", {"why": error})
                 pause = burst.pause(busy=True)
+                continue
+            except TimeoutError:
+                if self._now() < end:
+                    log.error("the broker is gone, and the burst with it")  # noqa: TRY400
+                    self._request("broker unreachable")
+                    return
                 continue
             if burst.finished(look):
                 self._request("queues empty")

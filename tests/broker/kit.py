@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aiormq.abc import AbstractChannel, AbstractConnection
 
-    from rmqarq import App, Stats
+    from rmqarq import App
     from tests.harness.broker import Broker
 
 ROOT = Path(__file__).parents[2]
@@ -172,7 +172,7 @@ async def take_all(url: str, queue: str) -> list[Letter]:
 
 
 async def dead_letters(url: str, queue: str, count: int) -> list[Letter]:
-    """Wait until so many dead letters lie in the queue's dead-letter queue; take all."""
+    """Wait until so many dead letters of a queue are there, and take all."""
     await wait_for_count(url, f"{queue}_dlq", ready=count)
     return await take_all(url, f"{queue}_dlq")
 

@@ -73,7 +73,9 @@ async def test_every_reason_is_written_on_its_dead_letter(
         await tasks.fail.enqueue(0)
         await app.ref("nowhere").enqueue()
         await app.enqueue_many([tasks.good.options(expires=0).job(1).defer(0.1)])
-        await send(broker, queue, b"{", b'{"task":"good","args":["%s"]}' % (b"x" * 10000))
+        await send(
+            broker, queue, b"{", b'{"task":"good","args":["%s"]}' % (b"x" * 10000)
+        )
         await until(lambda: worker.stats.dead_lettered == 7)
     letters = await dead_letters(broker.url, queue, 7)
     found = {letter.headers["x-rmqarq-reason"]: letter for letter in letters}

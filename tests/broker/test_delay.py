@@ -116,7 +116,7 @@ async def test_a_delay_may_be_seconds_a_timedelta_or_any_datetime(
         await task.defer(timedelta(seconds=1), 2)
         await task.defer(datetime.fromtimestamp(now + 1, UTC), 3)
         await task.defer(datetime.fromtimestamp(now + 1, tokyo), 4)
-        naive = datetime.fromtimestamp(now + 1)  # noqa: DTZ006
+        naive = datetime.fromtimestamp(now + 1)
         await task.defer(naive, 5)
         await producer.enqueue_many([task.job(6).defer(1)])
         await until(lambda: len(clock.began) == 7)
@@ -155,7 +155,7 @@ async def test_a_naive_datetime_is_local_time(
         -5.0,
         timedelta(days=-1),
         datetime(2001, 1, 1, tzinfo=UTC),
-        datetime(2001, 1, 1),  # noqa: DTZ001
+        datetime(2001, 1, 1),
     ],
     ids=["zero", "seconds", "timedelta", "aware", "naive"],
 )

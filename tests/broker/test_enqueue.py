@@ -118,7 +118,7 @@ async def test_a_virtual_host_that_is_not_there_is_named(
     broker: Broker, queue: str
 ) -> None:
     app = App(broker.url + "nowhere", queue=queue)
-    with pytest.raises(AccessRefused, match="nowhere.*virtual host"):
+    with pytest.raises(AccessRefused, match=r"nowhere.*virtual host"):
         await app.task(note).enqueue(1)
     await app.close()
 
@@ -213,8 +213,7 @@ async def fill(task: Task[[int], None]) -> int:
     for stored in range(1000):
         try:
             await task.enqueue(stored)
-        except QueueFull as error:
-            assert "full" in str(error)
+        except QueueFull:
             return stored
     raise AssertionError("the queue took a thousand jobs")
 
@@ -343,18 +342,19 @@ async def test_an_enqueue_through_a_link_that_is_cut_all_the_time_is_not_lost(
         ids: set[str] = set()
 
         async def produce() -> None:
-            for number in range(100):
-                ids.add((await task.enqueue(number)).id)
+            while proxy.cuts < 10:
+                ids.add((await task.enqueue(1)).id)
 
-        producers = [asyncio.create_task(produce()) for _ in range(10)]
-        while not all(each.done() for each in producers):
-            proxy.cut()
-            await asyncio.sleep(0.2)
-        await asyncio.gather(*producers)
-    assert proxy.cuts >= 2
+        async with asyncio.timeout(30), asyncio.TaskGroup() as producers:
+            for _ in range(10):
+                producers.create_task(produce())
+            while proxy.cuts < 10:
+                before = len(ids)
+                await until(lambda before=before: len(ids) > before + 20)
+                proxy.cut()
     found = await take_all(broker.url, queue)
     assert ids <= {letter.properties.correlation_id for letter in found}
-    assert len(ids) == 1000
+    assert len(found) < 1.2 * len(ids)  # few were sent again that had been stored
 
 
 PRODUCER = """
@@ -477,12 +477,17 @@ def count_connections(broker: Broker) -> int:
 
 async def until_fewer(broker: Broker, count: int) -> None:
     async with asyncio.timeout(10):
-        while await to_thread.run_sync(count_connections, broker) >= count:
-            await asyncio.sleep(0.05)
+        while True:
+            if await to_thread.run_sync(count_connections, broker) < count:
+                return
 
 
 async def test_a_setting_that_can_not_be_is_refused_when_the_app_is_made() -> None:
-    for url in ("http://localhost/", "amqp://h/?heartbeat=0", "amqp://a:marker-word@:x"):
+    for url in (
+        "http://localhost/",
+        "amqp://h/?heartbeat=0",
+        "amqp://a:marker-word@:x",
+    ):
         with pytest.raises(ConfigurationError) as caught:
             App(url)
         assert "marker-word" not in str(caught.value)

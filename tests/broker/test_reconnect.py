@@ -127,7 +127,7 @@ async def test_a_broker_that_restarts_and_crashes_costs_no_confirmed_job(
             await asyncio.sleep(0.005)
 
     numbers = iter(range(10**6))
-    async with running(app) as worker:
+    async with running(app):
         await gate.task.enqueue()
         await until(lambda: gate.entered == 1)
         producers = [asyncio.create_task(produce(numbers)) for _ in range(5)]

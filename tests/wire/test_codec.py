@@ -223,10 +223,6 @@ def test_what_is_no_message_is_refused_with_the_reason(
     assert problem in str(caught.value)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="read, and then no dead letter can be written: given back forever",
-)
 @pytest.mark.parametrize(
     ("content_type", "fields"),
     [

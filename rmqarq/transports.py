@@ -1,0 +1,56 @@
+"""One transport for each event loop of each process, made when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from rmqarq.wire.transport import Transport
+
+if TYPE_CHECKING:
+    from rmqarq.settings import Settings
+
+
+class Transports:
+    """The transports of an App.
+
+    A connection belongs to the event loop that made it, and a forked child must not
+    touch its parent's; so neither is ever shared.
+
+    Args:
+        settings: For all of them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pid = os.getpid()
+        self._known: dict[asyncio.AbstractEventLoop, Transport] = {}
+        self._last: tuple[asyncio.AbstractEventLoop, Transport] | None = None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody holds one of them open."""
+        return any(transport.users for transport in self._known.values())
+
+    def here(self) -> Transport:
+        """Give the transport of the running event loop."""
+        loop = asyncio.get_running_loop()
+        last = self._last
+        if last is not None and last[0] is loop and self._pid == os.getpid():
+            return last[1]
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._known = {}
+        transport = self._known.get(loop)
+        if transport is None:
+            for closed in [each for each in self._known if each.is_closed()]:
+                del self._known[closed]
+            transport = self._known[loop] = Transport(self._settings)
+        self._last = (loop, transport)
+        return transport
+
+    def forget(self) -> None:
+        """Make a new transport for this loop when it is needed again."""
+        self._known.pop(asyncio.get_running_loop(), None)
+        self._last = None

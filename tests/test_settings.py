@@ -1,0 +1,292 @@
+"""Settings: where they come from, what they refuse, what they show."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+
+import rmqarq
+from rmqarq import App, ConfigurationError, Settings
+from rmqarq.settings import SettingsFields
+
+PACKAGE = Path(rmqarq.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("RMQARQ_"):
+            monkeypatch.delenv(name)
+
+
+def test_what_is_given_in_code_beats_the_environment_which_beats_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RMQARQ_QUEUE", "from_environment")
+    monkeypatch.setenv("RMQARQ_CONCURRENCY", "7")
+    app = App(queue="from_code")
+    assert app.settings.queue == "from_code"
+    assert app.settings.concurrency == 7
+    assert app.settings.max_retries == Settings().max_retries
+
+
+def test_a_whole_settings_value_is_taken_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RMQARQ_CONCURRENCY", "7")
+    given = Settings(queue="mine")
+    assert App(given).settings is given
+    assert Settings().concurrency == 100
+
+
+def test_the_url_in_code_beats_that_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RMQARQ_URL", "amqp://environment")
+    assert App().settings.url == "amqp://environment"
+    assert App("amqp://code").settings.url == "amqp://code"
+    assert App(["amqp://a", "amqp://b"]).settings.url == ("amqp://a", "amqp://b")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("RMQARQ_CONCURRENCY", "7", "concurrency", 7),
+        ("RMQARQ_JOB_TIMEOUT", "1.5", "job_timeout", 1.5),
+        ("RMQARQ_JOB_TIMEOUT", "null", "job_timeout", None),
+        ("RMQARQ_BURST", "true", "burst", True),
+        ("RMQARQ_BURST", "1", "burst", True),
+        ("RMQARQ_BURST", "false", "burst", False),
+        ("RMQARQ_BURST_WAIT", "0", "burst_wait", False),
+        ("RMQARQ_QUEUE_TYPE", "classic", "queue_type", "classic"),
+        ("RMQARQ_LOG_LEVEL", "debug", "log_level", "DEBUG"),
+        ("RMQARQ_LANGUAGE", "zh", "language", "zh"),
+        ("RMQARQ_URL", "amqp://a,amqp://b", "url", "amqp://a,amqp://b"),
+        ("RMQARQ_DEAD_LETTER_QUEUE", "dead", "dead_letter_queue", "dead"),
+    ],
+)
+def test_a_variable_is_read_as_the_type_of_its_setting(
+    variable: str, text: str, field: str, value: object, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv(variable, text)
+    found = getattr(Settings.from_env(), field)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMQARQ_CONCURRENCY", "")
+    monkeypatch.setenv("RMQARQ_NO_SUCH_THING", "")
+    assert Settings.from_env() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("RMQARQ_CONCURRENCY", "many"),
+        ("RMQARQ_CONCURRENCY", "0"),
+        ("RMQARQ_BURST", "maybe"),
+        ("RMQARQ_QUEUE_TYPE", "stream"),
+        ("RMQARQ_JOB_TIMEOUT", "-1"),
+    ],
+)
+def test_a_variable_that_cannot_be_read_is_named(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigurationError, match=f"{variable} can't be '{text}'"):
+        Settings.from_env()
+
+
+def test_a_mistyped_variable_is_warned_about_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RMQARQ_CONCURENCY", "7")
+    assert Settings.from_env().concurrency == 100
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        "the environment variable RMQARQ_CONCURENCY is not a setting;"
+        " did you mean RMQARQ_CONCURRENCY?"
+    )
+
+
+def test_a_variable_that_resembles_nothing_is_warned_about_without_a_guess(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RMQARQ_PORT_5672_TCP", "tcp://10.0.0.1")
+    Settings.from_env()
+    assert [each.getMessage() for each in caplog.records] == [
+        "the environment variable RMQARQ_PORT_5672_TCP is not a setting and is ignored"
+    ]
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["RMQARQ_ENV", "RMQARQ_DEV_URL", "RMQARQ_TEST_X", "RMQARQ_CHAOS_Y", "OTHER_QUEUE"],
+)
+def test_reserved_and_foreign_variables_are_passed_over_in_silence(
+    variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert Settings.from_env() == Settings()
+    assert not caplog.records
+
+
+def test_another_prefix_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMQARQ_QUEUE", "no")
+    monkeypatch.setenv("JOBS_QUEUE", "yes")
+    assert Settings.from_env("JOBS_").queue == "yes"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("concurrency", 0),
+        ("concurrency", "7"),
+        ("concurrency", True),
+        ("prefetch", 0),
+        ("prefetch", 65536),
+        ("max_priority", 0),
+        ("max_priority", 256),
+        ("heartbeat", 0),
+        ("heartbeat", 65536),
+        ("heartbeat", 1.5),
+        ("max_retries", -1),
+        ("job_timeout", 0),
+        ("job_timeout", -1.0),
+        ("job_timeout", float("nan")),
+        ("retry_backoff", -0.1),
+        ("burst_check_interval", 0),
+        ("queue", None),
+        ("queue", 7),
+        ("queue_type", "stream"),
+        ("declare", "maybe"),
+        ("serializer", "pickle"),
+        ("language", "fr"),
+        ("log_level", "debug"),
+        ("log_level", "LOUD"),
+        ("validate", "yes"),
+        ("url", 7),
+    ],
+)
+def test_a_value_out_of_range_or_of_another_type_is_refused_by_name(
+    field: str, value: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"the setting {field} can't be"):
+        Settings(**{field: value})
+
+
+def test_a_replaced_value_is_checked_too() -> None:
+    with pytest.raises(ConfigurationError, match="the setting concurrency"):
+        msgspec.structs.replace(Settings(), concurrency=0)
+
+
+def test_a_setting_that_does_not_exist_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="concurency"):
+        Settings(concurency=7)  # type: ignore[call-arg]
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Settings().queue = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "prefetch", "expected"),
+    [(100, None, 110), (1, None, 1), (10, None, 11), (65000, None, 65535), (5, 2, 2)],
+)
+def test_prefetch_is_concurrency_and_a_tenth_unless_it_is_given(
+    concurrency: int, prefetch: int | None, expected: int
+) -> None:
+    settings = Settings(concurrency=concurrency, prefetch=prefetch)
+    assert settings.prefetch_count == expected
+
+
+def test_only_what_differs_from_the_default_is_shown() -> None:
+    assert repr(Settings()) == "Settings()"
+    shown = repr(Settings(queue="mail", burst=True))
+    assert shown == "Settings(queue='mail', burst=True)"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://u:S3CRET@h",
+        "amqp://u:S3CRET@h,amqp://u:S3CRET@i",
+        ("amqp://u:S3CRET@h", "amqp://i"),
+        ["amqp://u:S3CRET@h"],
+    ],
+)
+def test_a_password_is_in_no_repr(url: Any) -> None:
+    settings = Settings(url=url)
+    assert "S3CRET" not in repr(settings)
+    assert "S3CRET" not in str(settings)
+    assert "S3CRET" not in repr(settings.__rich_repr__())
+    assert "***" in repr(settings)
+    assert "***" in repr(settings.__rich_repr__())
+
+
+def test_a_password_is_in_no_error_about_the_url() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(url=("amqp://u:S3CRET@h", 7))  # type: ignore[arg-type]
+    assert "S3CRET" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+def test_the_keywords_of_an_app_are_the_settings_but_for_the_url() -> None:
+    fields = {each.name: each.type for each in msgspec.structs.fields(Settings)}
+    keywords = get_type_hints(SettingsFields)
+    assert list(keywords) == [name for name in fields if name != "url"]
+    for name, hint in keywords.items():
+        assert _plain(hint) == _plain(fields[name]), name
+
+
+def test_every_setting_is_described_in_order() -> None:
+    text = Settings.__doc__ or ""
+    described = [
+        line.partition(":")[0].strip()
+        for line in text.partition("Args:")[2].partition("Raises:")[0].splitlines()
+        if line.startswith("        ") and not line.startswith("         ")
+    ]
+    assert described == list(Settings.__struct_fields__)
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    """A setting that nobody reads does nothing, whatever its documentation says."""
+    read: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "settings.py":
+            tree = ast.parse(path.read_text("utf-8"))
+            read |= {
+                node.attr
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute)
+                and isinstance(node.ctx, ast.Load)
+                and _is_settings(node.value)
+            }
+    read |= {"prefetch"} if "prefetch_count" in read else set()
+    assert set(Settings.__struct_fields__) - read == set()
+
+
+def _is_settings(node: ast.expr) -> bool:
+    """Recognise `settings` and `<anything>.settings`, with or without underscore."""
+    name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+    return name.strip("_") == "settings"
+
+
+def _plain(hint: Any) -> Any:
+    """Take the limits off a type."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return hint.__origin__
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return frozenset(map(_plain, typing.get_args(hint)))
+    return hint

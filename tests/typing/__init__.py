@@ -1,0 +1,1 @@
+"""Calls of the public interface, judged by the type checkers."""

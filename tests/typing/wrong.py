@@ -1,0 +1,84 @@
+"""Wrong calls of the public interface: each marked line must be an error.
+
+It is never run, and not part of the ordinary check: `tests/test_typing.py` gives it
+to both type checkers and compares the lines. `EXPECT-ERROR: basedpyright` marks what
+mypy can't see, because it takes a task with a context that mentions `Any` for
+`Task[Any, Any]`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rmqarq import App, Context, Job, Middleware, Retry, Settings, Worker
+from tests.typing.api import Db, app, nightly, process_data, query, render, welcome
+
+
+async def calls() -> None:
+    """Call tasks as their functions can't be called."""
+    await process_data.enqueue("no", "update")  # EXPECT-ERROR: basedpyright
+    await process_data.enqueue(1)  # EXPECT-ERROR: basedpyright
+    await query.enqueue(1, 2)  # EXPECT-ERROR
+    await query.enqueue("1")  # EXPECT-ERROR
+    await query.enqueue(m=1)  # EXPECT-ERROR
+    await query.enqueue()  # EXPECT-ERROR
+    await query.defer(60)  # EXPECT-ERROR
+    await welcome.defer("60", 1)  # EXPECT-ERROR
+    await welcome.defer(1)  # EXPECT-ERROR
+    await welcome(1, 2)  # EXPECT-ERROR
+    await render.enqueue(template=b"t")  # EXPECT-ERROR
+    await nightly.enqueue(3)  # EXPECT-ERROR
+    await nightly(3)  # EXPECT-ERROR
+    welcome.job("1")  # EXPECT-ERROR
+    welcome.job(1).defer("60")  # EXPECT-ERROR
+    await app.enqueue_many([welcome.enqueue(1)])  # EXPECT-ERROR
+    Retry(defer="10")  # EXPECT-ERROR
+
+
+async def results() -> None:
+    """Take what comes back for another type."""
+    one: Job[int] = await welcome.enqueue(7)  # EXPECT-ERROR
+    two: int = await welcome(7)  # EXPECT-ERROR
+    three: str = await render("t")  # EXPECT-ERROR
+    print(one, two, three)
+
+
+async def options() -> None:
+    """Give options that do not exist, or of another type."""
+    await welcome.options(nope=1).enqueue(1)  # EXPECT-ERROR
+    await welcome.options(priority="high").enqueue(1)  # EXPECT-ERROR
+    await welcome.options(headers={"a": 1}).enqueue(1)  # EXPECT-ERROR
+    app.task(retries=3)  # EXPECT-ERROR
+    app.task(timeout="30")  # EXPECT-ERROR
+    app.task(retry_on=ValueError)  # EXPECT-ERROR
+    app.task(max_retries=datetime(2030, 1, 1))  # EXPECT-ERROR
+
+
+def settings() -> None:
+    """Give settings that do not exist, or of another type."""
+    App(concurency=5)  # EXPECT-ERROR
+    App(concurrency="5")  # EXPECT-ERROR
+    App(queue_type="stream")  # EXPECT-ERROR
+    App(7)  # EXPECT-ERROR
+    Settings(concurency=5)  # EXPECT-ERROR
+    Settings(language="fr")  # EXPECT-ERROR
+    Worker(Settings())  # EXPECT-ERROR
+    app.settings.queue = "other"  # EXPECT-ERROR
+
+
+@app.on_startup  # EXPECT-ERROR
+async def startup(state: Db) -> None:
+    """Expect a state that this App does not have."""
+
+
+@app.on_job_start  # EXPECT-ERROR
+def started(ctx: Context) -> None:
+    """Be no coroutine function."""
+
+
+class Wrong(Middleware):
+    """Overrides a method with another signature."""
+
+    async def run(self, ctx: Context[Any]) -> object:  # EXPECT-ERROR
+        return ctx
