@@ -21,8 +21,8 @@ from rmqarq.context import Context, State, StateT
 from rmqarq.errors import (
     ConfigurationError,
     PartlyEnqueued,
+    RmqarqError,
     TaskAlreadyRegistered,
-    TransportError,
 )
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
@@ -358,7 +358,7 @@ class App(Generic[StateT]):
 
 
 def _partly(
-    handles: Sequence[Job[Any]], errors: Mapping[int, TransportError]
+    handles: Sequence[Job[Any]], errors: Mapping[int, RmqarqError]
 ) -> PartlyEnqueued:
     first = errors[min(errors)]
     error = PartlyEnqueued(

@@ -98,7 +98,14 @@ class ConnectionFailed(TransportError):
 
 
 class ConnectionLost(TransportError):
-    """The connection broke while an answer was awaited."""
+    """The connection broke while an answer was awaited.
+
+    Attributes:
+        refusal: AMQP's reply code when the broker closed the channel because of
+            something that was published on it; else 0.
+    """
+
+    refusal: int = 0
 
 
 class QueueFull(TransportError):

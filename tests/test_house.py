@@ -53,6 +53,7 @@ FLOORS: dict[str, list[str]] = {
         "wire.publisher",
         "wire.consumer",
         "wire.declare",
+        "wire.attempts",
         "wire.transport",
     ],
     "what users write": [

@@ -40,6 +40,7 @@ class Link:
         self._current: Connection | None = None
         self._attempt: asyncio.Task[Connection] | None = None
         self._waiting = 0
+        self._closed = False
         self._last_error: TransportError | None = None
         self.connects = 0
 
@@ -56,18 +57,21 @@ class Link:
             deadline: Time of the event loop at which to give up; `None`: never.
 
         Raises:
-            ConnectionFailed: No broker could be reached by then.
+            ConnectionFailed: No broker could be reached by then, or it was closed.
             ConfigurationError: A broker was reached and refuses us.
         """
         if (current := self.current) is not None:
             return current
+        if self._closed:
+            raise ConnectionFailed("the connection was closed by this program")
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.get_running_loop().create_task(self._connect())
             self._attempt.add_done_callback(_look_at)
         return await self._wait_for(self._attempt, deadline)
 
     async def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one; none is made after that."""
+        self._closed = True
         if self._attempt is not None and not self._attempt.done():
             self._attempt.cancel()
             await asyncio.wait((self._attempt,))
@@ -87,6 +91,7 @@ class Link:
             self._waiting -= 1
             if not attempt.done() and not self._waiting:
                 attempt.cancel()
+                self._attempt = None  # whoever comes next must not join this one
         if attempt.done() and not attempt.cancelled():
             return attempt.result()
         last = self._last_error

@@ -16,6 +16,7 @@ from rmqarq.errors import (
     ConnectionLost,
     OutcomeUnknown,
     QueueFull,
+    RmqarqError,
     TransportError,
     Unroutable,
 )
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rmqarq.wire.connection import Connection
-    from rmqarq.wire.frames import Closed, Confirm, Event, Returned
+    from rmqarq.wire.frames import Confirm, Event, Returned
     from rmqarq.wire.publication import Publication
 
 WINDOW = 1000
 UNSENT = 4 * 1024 * 1024
 SWEEP = 0.25
 KNOWN_ROUTES = 1024
+REFUSALS = (403, 404, 406)
+"""Codes with which the broker closes a channel because of what was published on it."""
 
 
 class Receipt:
@@ -51,7 +54,7 @@ class Receipt:
         self.first = first
         self.missing = count
         self.deadline = deadline
-        self.errors: dict[int, TransportError] = {}
+        self.errors: dict[int, RmqarqError] = {}
 
     def settle(self, tag: int, error: TransportError | None = None) -> None:
         """Note the end of one publication; an earlier error stays."""
@@ -174,7 +177,7 @@ class PublishChannel:
         elif isinstance(event, frames.Returned):
             self._on_returned(event)
         elif isinstance(event, frames.Closed):
-            self._on_closed(event)
+            self._end(event.text, event.code)
 
     def _on_confirm(self, event: Confirm) -> None:
         error = None
@@ -206,20 +209,16 @@ class PublishChannel:
                 ),
             )
 
-    def _on_closed(self, event: Closed) -> None:
-        self._end(event.text)
-
-    def _end(self, cause: str) -> None:
+    def _end(self, cause: str, code: int = 0) -> None:
         """Fail all that is open: stored or not, nobody can tell."""
         self._open = False
         pending, self._pending = self._pending, {}
         for tag, receipt in pending.items():
-            receipt.settle(
-                tag,
-                ConnectionLost(
-                    "the connection to the broker was lost: {cause}", cause=cause
-                ),
+            error = ConnectionLost(
+                "the connection to the broker was lost: {cause}", cause=cause
             )
+            error.refusal = code if code in REFUSALS else 0
+            receipt.settle(tag, error)
         self._let_in()
 
     def _let_in(self) -> None:

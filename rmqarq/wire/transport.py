@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from rmqarq.errors import (
     ConnectionFailed,
     ConnectionLost,
-    OutcomeUnknown,
-    QueueFull,
+    RmqarqError,
     TransportError,
-    Unroutable,
 )
 from rmqarq.url import parse_urls
 from rmqarq.wire import declare, topology
+from rmqarq.wire.attempts import Attempts
 from rmqarq.wire.connection import ChannelRefused
 from rmqarq.wire.consumer import Consumer, Delivery
 from rmqarq.wire.delay import Rung, every_rung
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 CHUNK = 500
 IN_FLIGHT = 2
+CLOSE_GRACE, POLL = 5.0, 0.01
 FOUNDATION, LADDER = "\0foundation", "\0ladder"
 
 
@@ -51,6 +51,7 @@ class Transport:
         self._publish_link = Link(endpoints, settings, "publish")
         self._consume_link = Link(endpoints, settings, "consume")
         self.users = 0
+        self._publishing = 0
         self._channel: PublishChannel | None = None
         self._opening = asyncio.Lock()
         self._declaring = asyncio.Lock()
@@ -101,15 +102,19 @@ class Transport:
             ConfigurationError: The broker refuses what must be declared before.
         """
         batch = (publication,)
-        errors = await self._publish_once(batch, deadline)
-        if errors:
-            errors = await self._repeat(batch, errors, deadline)
+        self._publishing += 1
+        try:
+            errors = await self._publish_once(batch, deadline)
+            if errors:
+                errors = await self._repeat(batch, errors, deadline)
+        finally:
+            self._publishing -= 1
         if errors:
             raise errors[0]
 
     async def publish_many(
         self, publications: Sequence[Publication], patience: float
-    ) -> dict[int, TransportError]:
+    ) -> dict[int, RmqarqError]:
         """Publish any number of messages, in windows.
 
         Args:
@@ -119,25 +124,41 @@ class Transport:
         Returns:
             By position, the error of each that was not stored for certain.
         """
-        errors: dict[int, TransportError] = {}
+        errors: dict[int, RmqarqError] = {}
         chunks = _chunks(publications)
-        loop = asyncio.get_running_loop()
+        lanes = [
+            asyncio.create_task(self._drain(chunks, patience, errors))
+            for _ in range(IN_FLIGHT)
+        ]
+        self._publishing += 1
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            self._publishing -= 1
+            for lane in lanes:
+                lane.cancel()
+        return errors
 
-        async def drain() -> None:
-            for start, chunk in chunks:
+    async def _drain(
+        self,
+        chunks: Iterator[tuple[int, Sequence[Publication]]],
+        patience: float,
+        errors: dict[int, RmqarqError],
+    ) -> None:
+        """Publish window after window; without a broker the rest fails at once."""
+        loop = asyncio.get_running_loop()
+        gone: RmqarqError | None = None
+        for start, chunk in chunks:
+            if gone is not None:
+                failed = dict.fromkeys(range(len(chunk)), gone)
+            else:
                 deadline = loop.time() + patience
                 failed = await self._publish_once(chunk, deadline)
                 if failed:
                     failed = await self._repeat(chunk, failed, deadline)
-                errors.update({start + at: error for at, error in failed.items()})
-
-        lanes = [loop.create_task(drain()) for _ in range(IN_FLIGHT)]
-        try:
-            await asyncio.gather(*lanes)
-        finally:
-            for lane in lanes:
-                lane.cancel()
-        return errors
+            errors.update({start + at: error for at, error in failed.items()})
+            if len(failed) == len(chunk) and isinstance(failed[0], ConnectionFailed):
+                gone = failed[0]
 
     async def consume(
         self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]
@@ -181,13 +202,18 @@ class Transport:
         await self._consume_link.close()
 
     async def close(self) -> None:
-        """Close both connections."""
+        """Close both connections, after what is being published has been confirmed."""
+        end = asyncio.get_running_loop().time() + CLOSE_GRACE
+        while self._publishing:
+            if asyncio.get_running_loop().time() >= end:
+                break
+            await asyncio.sleep(POLL)
         await self._consume_link.close()
         await self._publish_link.close()
 
     async def _publish_once(
         self, batch: Sequence[Publication], deadline: float
-    ) -> dict[int, TransportError]:
+    ) -> dict[int, RmqarqError]:
         channel = self._channel
         try:
             if channel is None or not self._ready(channel, batch):
@@ -278,51 +304,55 @@ class Transport:
     async def _repeat(
         self,
         batch: Sequence[Publication],
-        errors: dict[int, TransportError],
+        errors: dict[int, RmqarqError],
         deadline: float,
-    ) -> dict[int, TransportError]:
+    ) -> dict[int, RmqarqError]:
         """Publish again what was lost or had no queue; give the final errors."""
-        final: dict[int, TransportError] = {}
-        lost: set[int] = set()
-        unroutable: set[int] = set()
+        final: dict[int, RmqarqError] = {}
+        attempts = Attempts()
         while errors:
             again: list[int] = []
             for at, error in errors.items():
-                if self._worth_repeating(at, error, lost, unroutable):
-                    again.append(at)
+                if not attempts.worth_another(at, error):
+                    final[at] = attempts.judged(at, error)
+                elif isinstance(error, ConnectionLost) and error.refusal:
+                    refused = await self._publish_alone(batch[at], deadline)
+                    if refused is not None:
+                        final[at] = refused
                 else:
-                    final[at] = _in_doubt(error) if at in lost else error
+                    again.append(at)
             if not again:
                 break
+            if attempts.unroutable and self._channel is not None:
+                self._channel.connection.ensured.clear()  # a queue was deleted
+            await attempts.pause()
             failed = await self._publish_once([batch[at] for at in again], deadline)
             errors = {again[at]: error for at, error in failed.items()}
         return final
 
-    def _worth_repeating(
-        self, at: int, error: TransportError, lost: set[int], unroutable: set[int]
-    ) -> bool:
-        if isinstance(error, ConnectionLost):
-            lost.add(at)
-            return True
-        if isinstance(error, Unroutable) and at not in unroutable:
-            unroutable.add(at)
-            if self._channel is not None:  # the queue was deleted: declare it anew
-                self._channel.connection.ensured.clear()
-            return True
-        return False
+    async def _publish_alone(
+        self, publication: Publication, deadline: float
+    ) -> RmqarqError | None:
+        """Publish on a channel of its own what may have cost others theirs.
 
-
-def _in_doubt(error: TransportError) -> TransportError:
-    """Say of a publish that was sent at least once that it may have been stored."""
-    if isinstance(error, QueueFull | Unroutable | OutcomeUnknown):
-        return error
-    doubt = OutcomeUnknown(
-        "the link broke before the broker confirmed, and the job could not be sent"
-        " again before the deadline ({cause}); it may have been stored or not",
-        cause=str(error),
-    )
-    doubt.__cause__ = error
-    return doubt
+        Returns:
+            What the broker has against it; `None` when it is stored.
+        """
+        try:
+            usual = await self._make_ready((publication,), deadline)
+            opened = await usual.connection.channel(confirms=True)
+        except RmqarqError as error:
+            return error
+        channel = PublishChannel(usual.connection, opened.number)
+        receipt = channel.send((publication,), deadline)
+        await receipt.done
+        outcome = receipt.errors.get(0)
+        if channel.usable:
+            await usual.connection.call(opened.close())
+        if not isinstance(outcome, ConnectionLost):
+            return outcome
+        refusal = ChannelRefused(outcome.refusal, str(outcome.params["cause"]))
+        return declare.explained(refusal, publication.routing_key)
 
 
 def _chunks(

@@ -100,6 +100,10 @@ class Dispatcher:
         else:
             self._waiting.append(delivery)
 
+    def note_loss(self) -> None:
+        """Take note that a consumer ended: its open deliveries come again."""
+        self._roster.note_loss()
+
     def hold(self) -> None:
         """Start no more jobs."""
         self._starting = False
@@ -178,7 +182,7 @@ class Dispatcher:
             return
         run.decoded = decoded
         message = decoded.message
-        if delivery.redelivered and self._roster.recognise(run, message):
+        if self._roster.recognise(run, message):
             self._stats.duplicates += 1
             return
         task = self._tasks.get(message.task)

@@ -33,6 +33,7 @@ class Intake:
         queues: What to consume.
         prefetch: Unfinished messages per queue.
         on_delivery: Called for each message, inside the reader.
+        on_loss: Called when a consumer has ended.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class Intake:
         queues: Sequence[str],
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
+        on_loss: Callable[[], None],
     ) -> None:
         self._transport = transport
         self._queues = queues
         self._prefetch = prefetch
         self._on_delivery = on_delivery
+        self._on_loss = on_loss
         self._consumers: dict[str, Consumer] = {}
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -122,6 +125,7 @@ class Intake:
         if not ready.done():
             ready.set_result(None)
         cause = await asyncio.shield(consumer.ended)
+        self._on_loss()
         log.warning(
             "the consumer of %(queue)s ended (%(cause)s); it is made anew",
             {"queue": queue, "cause": cause},

@@ -19,6 +19,8 @@ Key: TypeAlias = tuple[str, int, int, float]
 
 SWEEP = 0.1
 REMEMBERED = 1000
+DOUBT = 60.0
+"""Seconds after which an ack has surely been handled, or its link found dead."""
 
 
 class Run:
@@ -82,7 +84,8 @@ class Roster:
         self._cancel_grace = cancel_grace
         self._on_stuck = on_stuck
         self._runs: set[Run] = set()
-        self._done: OrderedDict[Key, Delivery] = OrderedDict()
+        self._done: OrderedDict[Key, tuple[Delivery, float]] = OrderedDict()
+        self._alert_until = 0.0
         self._sweeping = False
 
     def __len__(self) -> int:
@@ -106,18 +109,26 @@ class Roster:
         """Keep in mind that a job is done, for the case that its ack gets lost."""
         if not message.id:  # a foreign message that nothing tells from another
             return
-        self._done[_key(message)] = run.delivery
+        self._done[_key(message)] = (run.delivery, self._loop.time())
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
 
-    def recognise(self, newcomer: Run, message: Message) -> bool:
-        """Tell whether a redelivered message runs here already, or is done.
+    def note_loss(self) -> None:
+        """Look closely at what is delivered in the next minute: a channel has died."""
+        self._alert_until = self._loop.time() + DOUBT
 
-        The broker delivers again what was open on a channel that died. A job that
-        still runs adopts the new delivery; one that is done has it acked. Nothing
-        else is ever acked unrun: the earlier delivery must be a dead one.
+    def recognise(self, newcomer: Run, message: Message) -> bool:
+        """Tell whether a delivered message runs here already, or is done.
+
+        The broker delivers again what was open on a channel that died, and after a
+        crash of its own it may not say so. A job that still runs adopts the new
+        delivery; one that is done has it acked. Nothing else is ever acked unrun: the
+        earlier delivery must be a dead one, and its ack young enough to be in doubt.
         """
-        if not message.id:
+        now = self._loop.time()
+        if not message.id or not (
+            newcomer.delivery.redelivered or now < self._alert_until
+        ):
             return False
         key = _key(message)
         for run in self._runs:
@@ -129,8 +140,8 @@ class Roster:
             ):
                 run.delivery = newcomer.delivery
                 return True
-        done = self._done.get(key)
-        if done is not None and not done.alive:
+        done, acked_at = self._done.get(key, (None, 0.0))
+        if done is not None and not done.alive and now - acked_at < DOUBT:
             newcomer.delivery.ack()
             return True
         return False

@@ -113,7 +113,8 @@ class Settler:
         except PropertyError:  # a letter that says little is better than none
             letter = Letter(task="", job_id="", body=letter.body, content_type=None)
             publication = immediate(letter, dead, home=queue)
-        if await self._follow_up(run, publication):
+        # not remembered: an operator may put the very same bytes back by hand
+        if await self._follow_up(run, publication, remember=False):
             self._stats.dead_lettered += 1
             self._stats.failed += outcome.reason in FAILED_FOR_GOOD
             log.error(
@@ -186,7 +187,9 @@ class Settler:
             )
             self._expect(publication, outcome.delay)
 
-    async def _follow_up(self, run: Run, publication: Publication) -> bool:
+    async def _follow_up(
+        self, run: Run, publication: Publication, *, remember: bool = True
+    ) -> bool:
         """Publish, confirmed, then ack; give the message back if that can't be done."""
         loop = asyncio.get_running_loop()
         while True:
@@ -196,7 +199,7 @@ class Settler:
             except TransportError as error:
                 log.warning("a follow-up failed: %(problem)s", {"problem": error})
             else:
-                self._ack(run)
+                self._ack(run, remember=remember)
                 return True
             if self.stopping:
                 self._stats.returned += 1
@@ -204,8 +207,8 @@ class Settler:
                 return False
             await asyncio.sleep(PAUSE)
 
-    def _ack(self, run: Run) -> None:
-        if run.decoded is not None:
+    def _ack(self, run: Run, *, remember: bool = True) -> None:
+        if remember and run.decoded is not None:
             self.roster.remember(run, run.decoded.message)
         run.delivery.ack()
 

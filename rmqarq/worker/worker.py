@@ -174,7 +174,9 @@ class Worker:
             lambda: self._request("enough jobs"),
         )
         prefetch = self.settings.prefetch_count
-        intake = Intake(transport, self.queues, prefetch, dispatcher.take)
+        intake = Intake(
+            transport, self.queues, prefetch, dispatcher.take, dispatcher.note_loss
+        )
         for hook in self.app.hooks.startup:
             await hook(state)
         helpers: list[asyncio.Task[None]] = []
