@@ -64,7 +64,8 @@ async def gathered(library, n):
         await producer.enqueue(-1)
         meter = Meter(n)
         for start in range(0, n, 500):
-            await asyncio.gather(*map(producer.enqueue, range(start, start + 500)))
+            numbers = range(start, min(n, start + 500))
+            await asyncio.gather(*map(producer.enqueue, numbers))
         return meter.stop()
 
 

@@ -131,10 +131,11 @@ class App(Generic[StateT]):
                     "lifespan, hooks and middleware of an included App do not apply"
                 )
             for task in other.tasks.values():
-                if task.policy.queue is None and other._own_queue:
+                policy = task.policy
+                if policy.queue is None and other._own_queue:
                     queue = other.settings.queue
-                    task.policy = msgspec.structs.replace(task.policy, queue=queue)
-                task.publisher = self
+                    policy = msgspec.structs.replace(policy, queue=queue)
+                task.move(self, policy)
                 self._register(task)
 
     def ref(self, name: str) -> Task[..., Any]:

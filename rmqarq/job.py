@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from rmqarq.errors import ConfigurationError
+from rmqarq.message import Count, Span
 from rmqarq.wire.topology import check_name
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class JobOptions(Struct, frozen=True, forbid_unknown_fields=True):
     queue: str | None = None
     priority: Annotated[int, Meta(ge=0, le=255)] = 0
     job_id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    expires: Annotated[float, Meta(ge=0)] | None = None
-    max_retries: Annotated[int, Meta(ge=0)] | None = None
+    expires: Span | None = None
+    max_retries: Count | None = None
     headers: dict[str, str] = {}
 
     def merged(self, task: str, given: EnqueueOptions) -> JobOptions:

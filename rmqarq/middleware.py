@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rmqarq.message import Message
 
 log = logging.getLogger(__name__)
+
+HOOK_LIMIT = 30.0
+"""Seconds after which a hook is cancelled: it must not hold its job's slot for ever."""
 
 Send: TypeAlias = "Callable[[Message], Awaitable[None]]"
 Call: TypeAlias = Callable[[], Awaitable[object]]
@@ -41,7 +45,8 @@ class Middleware:
 
         Args:
             message: With its arguments as Python values.
-            call_next: Sends it; an error of the transport comes out of it.
+            call_next: Sends it; an error of the transport comes out of it. In a batch
+                it only encodes it, and all are sent together later.
         """
         await call_next(message)
 
@@ -79,11 +84,21 @@ class Hooks:
 async def call_hooks(
     hooks: Iterable[Callable[[Any], Awaitable[None]]], value: Any
 ) -> None:
-    """Call every hook with `value`; one that raises does not stop the others."""
+    """Call every hook with `value`; one that fails or hangs does not stop the others.
+
+    Raises:
+        asyncio.CancelledError: The task that calls them was cancelled.
+    """
     for hook in hooks:
         try:
-            await hook(value)
-        except Exception:
+            async with asyncio.timeout(HOOK_LIMIT):
+                await hook(value)
+        except (Exception, asyncio.CancelledError) as error:
+            current = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (
+                current is None or current.cancelling()
+            ):
+                raise
             log.exception(
                 "the hook %(hook)s failed; the job is not affected",
                 {"hook": getattr(hook, "__qualname__", repr(hook))},

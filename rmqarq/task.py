@@ -86,6 +86,15 @@ class Publisher(Protocol):
         ...
 
 
+class _Home:
+    """Where a task is at home; its copies move with it when an App includes another."""
+
+    __slots__ = ("publisher",)
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.publisher = publisher
+
+
 class Task(Generic[P, R_co]):
     """A registered task.
 
@@ -110,8 +119,18 @@ class Task(Generic[P, R_co]):
         self.policy = policy
         self.signature = signature
         self.is_async = _is_async(fn)
-        self.publisher = publisher
+        self._home = _Home(publisher)
         self._options = options
+
+    @property
+    def publisher(self) -> Publisher:
+        """The App it is enqueued through."""
+        return self._home.publisher
+
+    def move(self, publisher: Publisher, policy: Policy) -> None:
+        """Go over to another App, with every copy that `options` has made."""
+        self._home.publisher = publisher
+        self.policy = policy
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the function here and now; a plain one runs in a thread.

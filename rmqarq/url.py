@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 _BETWEEN = re.compile(r",\s*(?=\w*://|,|$)")  # a comma may stand in a password, too
-_SCHEME = re.compile(r"(\w*://?)")
+_NOT_A_PORT = re.compile(r"^([^/:?\[\]]*:)(?!\d+(?:[/?]|$))[^/?]+")
+_VALUE = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", re.I)
 
 
 class Endpoint(Struct, frozen=True):
@@ -63,16 +64,24 @@ class Endpoint(Struct, frozen=True):
 
 def masked(text: str) -> str:
     """Give a text that may hold URLs, however malformed, without their passwords."""
-    parts = _SCHEME.split(text)
-    return "".join(_without_password(part) for part in parts)
+    parts = _BETWEEN.split(text)
+    return ",".join(map(_without_password, parts))
 
 
 def _without_password(part: str) -> str:
-    login, at, rest = part.rpartition("@")
-    if not at:
-        return part
-    user, colon, _ = login.partition(":")
-    return f"{user}:***@{rest}" if colon else part
+    scheme, between, rest = (
+        part.rpartition("://") if "@" not in part else ("", "", part)
+    )
+    if "@" in rest:
+        scheme, between, rest = rest.partition("://")
+        if not between:
+            scheme, rest = "", scheme
+        login, at, rest = rest.rpartition("@")
+        user, colon, _ = login.partition(":")
+        rest = f"{user}:***@{rest}" if colon else f"{login}{at}{rest}"
+    else:  # a forgotten host leaves a password where the port should be
+        rest = _NOT_A_PORT.sub(r"\1***", rest)
+    return scheme + between + _VALUE.sub(r"\1***", rest)
 
 
 def parse_urls(given: str | Sequence[str]) -> tuple[Endpoint, ...]:
@@ -113,6 +122,8 @@ def parse_url(text: str) -> Endpoint:
     path = parts.path
     if path.count("/") > 1:
         raise _refused(text, "a '/' in a virtual host must be written %2F")
+    if unquote(path[1:]) in (".", ".."):
+        raise _refused(text, "the virtual host can't be '.' or '..'")
     return Endpoint(
         host=parts.hostname,
         port=PORTS[parts.scheme] if parts.port is None else parts.port,

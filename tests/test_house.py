@@ -75,6 +75,7 @@ FLOORS: dict[str, list[str]] = {
         "worker.burst",
         "worker.roster",
         "worker.executor",
+        "worker.reports",
         "worker.settle",
         "worker.intake",
         "worker.dispatcher",

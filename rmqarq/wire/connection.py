@@ -14,6 +14,7 @@ import secrets
 import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiormq
@@ -104,6 +105,7 @@ class Connection:
         self.endpoint = endpoint
         self.server_version = _version(amqp.server_properties)
         self._amqp = amqp
+        self._background: set[asyncio.Task[Any]] = set()
         self._watchers: list[Callable[[], None]] = []
         protocol.limit_frames(self.frame_max)
         protocol.on_lost = self._on_lost
@@ -137,17 +139,32 @@ class Connection:
         """
         opened = self._amqp.channel(publisher_confirms=confirms)
         try:
-            return await self.call(opened)
+            return await self.call(opened, orphaned=lambda channel: channel.close())
         except ChannelRefused as error:
             self.abort(error.text)
             raise self.lost() from error
 
+    def later(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a call of aiormq in the background, its outcome unimportant."""
+        task = asyncio.get_running_loop().create_task(coroutine, context=_quiet())
+        self._background.add(task)
+        task.add_done_callback(_retrieve)
+        task.add_done_callback(self._background.discard)
+
     async def call(
-        self, coroutine: Coroutine[Any, Any, T], timeout: float = RPC_TIMEOUT
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        timeout: float = RPC_TIMEOUT,
+        orphaned: Callable[[T], Coroutine[Any, Any, Any]] | None = None,
     ) -> T:
         """Run one call of aiormq to its end, whatever becomes of the link.
 
         It is never cancelled: when we stop waiting it goes on by itself.
+
+        Args:
+            coroutine: The call.
+            timeout: Seconds after which the link is taken for dead.
+            orphaned: What to do with a result that nobody waits for any more.
 
         Raises:
             ConnectionLost: The link broke, or no answer came within `timeout` seconds.
@@ -155,9 +172,14 @@ class Connection:
         """
         task = asyncio.get_running_loop().create_task(coroutine, context=_quiet())
         task.add_done_callback(_retrieve)
-        await asyncio.wait(
-            (task, self.end), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
+        try:
+            await asyncio.wait(
+                (task, self.end), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        except asyncio.CancelledError:
+            if orphaned is not None:
+                task.add_done_callback(partial(self._clean_up, orphaned))
+            raise
         if not task.done():
             if not self.end.done() and self.blocked is None:
                 self.abort(f"no answer within {timeout:g} s")
@@ -168,6 +190,14 @@ class Connection:
         if error is None:
             return task.result()
         raise self._translated(error)
+
+    def _clean_up(
+        self,
+        orphaned: Callable[[T], Coroutine[Any, Any, Any]],
+        task: asyncio.Task[T],
+    ) -> None:
+        if self.alive and not task.cancelled() and task.exception() is None:
+            self.later(orphaned(task.result()))
 
     def lost(self) -> Lost:
         """Make the error that tells why this connection is gone."""
@@ -289,7 +319,8 @@ def _connect_error(
 ) -> Exception:
     closed = protocol.closed if protocol is not None else None
     text = closed.text if closed else _text(error)
-    refused = closed is not None and closed.code in (403, 530)
+    passing = " limit " in text or " down" in text  # it ends without a change of ours
+    refused = closed is not None and closed.code in (403, 530) and not passing
     if refused or isinstance(error, ProbableAuthenticationError):
         return AccessRefused(
             "the broker {endpoint} refuses us: {text}; check user, password,"

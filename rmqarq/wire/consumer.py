@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from rmqarq.wire import frames, properties
@@ -40,6 +41,11 @@ class Delivery:
     def queue(self) -> str:
         """The queue it came from."""
         return self._consumer.queue
+
+    @property
+    def consumer(self) -> Consumer:
+        """What received it; it can be settled while that is usable."""
+        return self._consumer
 
     @property
     def alive(self) -> bool:
@@ -98,7 +104,7 @@ class Consumer:
         self._on_delivery = on_delivery
         self._open = True
         self._tag: str | None = None
-        self._settled = _SettledTags()
+        self._tags = OpenTags()
         self._acks: list[int] = []
         self._nacks: list[int] = []
 
@@ -106,6 +112,11 @@ class Consumer:
     def usable(self) -> bool:
         """Whether deliveries may still be settled."""
         return self._open and self._connection.alive
+
+    @property
+    def unsettled(self) -> int:
+        """How many deliveries are open: the broker sends them again if this ends."""
+        return len(self._tags)
 
     async def start(self, prefetch: int) -> None:
         """Ask the broker for messages.
@@ -146,6 +157,12 @@ class Consumer:
         self._end("closed by us")
         await self._connection.call(self._channel.close(), timeout=5.0)
 
+    def discard(self) -> None:
+        """Close the channel in the background: nobody wants its deliveries."""
+        self._end("not wanted any more")
+        if self._connection.alive:
+            self._connection.later(self._channel.close())
+
     def settle(self, tag: int, *, ack: bool) -> None:
         """Ack or give back a delivery; nothing is written to a dead channel."""
         if not self.usable:
@@ -160,7 +177,7 @@ class Consumer:
         if not self.usable or not (acks or nacks):
             return
         number = self._channel.number
-        through, singles = self._settled.add(acks, nacks)
+        through, singles = self._tags.settle(acks, nacks)
         parts = [frames.nack(number, tag, requeue=True) for tag in nacks]
         if through:
             parts.append(frames.ack(number, through, multiple=True))
@@ -170,6 +187,7 @@ class Consumer:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, frames.Deliver):
             if self._open:  # else it comes back: we have asked to close the channel
+                self._tags.add(event.tag)
                 self._on_delivery(Delivery(self, event))
         elif isinstance(event, frames.Closed):
             self._end(event.text)
@@ -186,35 +204,34 @@ class Consumer:
             self.ended.set_result(cause)
 
 
-class _SettledTags:
-    """Finds the acks that one `multiple` ack can say.
+class OpenTags:
+    """The deliveries of a channel that are not settled, oldest first.
 
-    Naming a tag that is settled already closes the channel (406), so the run must end
-    at a tag that is settled now; and a `multiple` ack must not cover an open one.
+    Finds the acks that one `multiple` ack can say: it must name a tag that is open
+    (naming a settled one closes the channel, 406) and must cover no other open one.
     """
 
     def __init__(self) -> None:
-        self._low = 1  # every tag below is settled
-        self._above: set[int] = set()
+        self._open: dict[int, None] = {}
 
-    def add(self, acks: list[int], nacks: list[int]) -> tuple[int, list[int]]:
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, tag: int) -> None:
+        """Take note of a delivery; tags only rise."""
+        self._open[tag] = None
+
+    def settle(self, acks: list[int], nacks: list[int]) -> tuple[int, list[int]]:
         """Give the tag to ack with `multiple` (0: none), and those to ack singly."""
         acks.sort()
-        first = self._low
-        if not nacks and not self._above and acks[0] == first:
-            last = acks[-1]
-            if last - first + 1 == len(acks):  # the common case: all in order
-                self._low = last + 1
-                return (last, []) if len(acks) > 1 else (0, acks)
-        above = self._above
-        above.update(acks, nacks)
-        while self._low in above:
-            above.remove(self._low)
-            self._low += 1
-        run = [tag for tag in acks if tag < self._low]
-        if len(run) < 2:
+        still_open = self._open
+        for tag in (*acks, *nacks):
+            still_open.pop(tag, None)
+        lowest = next(iter(still_open), None)
+        run = len(acks) if lowest is None else bisect_left(acks, lowest)
+        if run < 2:
             return 0, acks
-        return run[-1], acks[len(run) :]
+        return acks[run - 1], acks[run:]
 
 
 async def _unused(_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rmqarq.errors import (
@@ -16,6 +17,8 @@ from rmqarq.errors import (
 from rmqarq.wire.connection import ChannelRefused
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from aiormq.abc import AbstractChannel
 
     from rmqarq.wire.connection import Connection
@@ -36,33 +39,33 @@ async def declare(connection: Connection, topology: Topology) -> None:
         AccessRefused: The user may not declare it.
         ConnectionLost: The link broke.
     """
-    channel = await connection.channel()
-    call = connection.call
     name = ""
     try:
-        for exchange in topology.exchanges:
-            name = exchange.name
-            await call(
-                channel.exchange_declare(
-                    name,
-                    exchange_type=exchange.type,
-                    durable=True,
-                    arguments=dict(exchange.arguments),
+        async with _throw_away(connection) as channel:
+            for exchange in topology.exchanges:
+                name = exchange.name
+                await connection.call(
+                    channel.exchange_declare(
+                        name,
+                        exchange_type=exchange.type,
+                        durable=True,
+                        arguments=dict(exchange.arguments),
+                    )
                 )
-            )
-        for queue in topology.queues:
-            name = queue.name
-            await call(
-                channel.queue_declare(
-                    name, durable=True, arguments=dict(queue.arguments)
+            for queue in topology.queues:
+                name = queue.name
+                await connection.call(
+                    channel.queue_declare(
+                        name, durable=True, arguments=dict(queue.arguments)
+                    )
                 )
-            )
-        for binding in topology.bindings:
-            name = binding.queue
-            await call(channel.queue_bind(name, binding.exchange, binding.key))
+            for binding in topology.bindings:
+                name = binding.queue
+                await connection.call(
+                    channel.queue_bind(name, binding.exchange, binding.key)
+                )
     except ChannelRefused as error:
         raise explained(error, name) from error
-    await _close(connection, channel)
 
 
 async def count(connection: Connection, queue: str) -> int | None:
@@ -72,14 +75,14 @@ async def count(connection: Connection, queue: str) -> int | None:
         AccessRefused: The user may not look at it.
         ConnectionLost: The link broke.
     """
-    channel = await connection.channel()
     try:
-        answer = await connection.call(channel.queue_declare(queue, passive=True))
+        async with _throw_away(connection) as channel:
+            declared = channel.queue_declare(queue, passive=True)
+            answer = await connection.call(declared)
     except ChannelRefused as error:
         if error.code == 404:
             return None
         raise explained(error, queue) from error
-    await _close(connection, channel)
     return answer.message_count or 0
 
 
@@ -135,5 +138,16 @@ def _plain(value: str) -> str:
     return re.sub(r"^the value (.+) of type '\w+'$", r"\1", value)
 
 
-async def _close(connection: Connection, channel: AbstractChannel) -> None:
+@asynccontextmanager
+async def _throw_away(connection: Connection) -> AsyncGenerator[AbstractChannel]:
+    """Open a channel that is closed again, whatever happens meanwhile."""
+    channel = await connection.channel()
+    try:
+        yield channel
+    except ChannelRefused:
+        raise  # the broker has closed it
+    except BaseException:
+        if connection.alive:
+            connection.later(channel.close())
+        raise
     await connection.call(channel.close())

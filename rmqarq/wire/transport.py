@@ -175,6 +175,9 @@ class Transport:
         consumer = Consumer(connection, channel, queue, on_delivery)
         try:
             await consumer.start(prefetch)
+        except asyncio.CancelledError:
+            consumer.discard()
+            raise
         except ChannelRefused as error:
             connection.ensured.discard(queue)
             raise declare.explained(error, queue) from error

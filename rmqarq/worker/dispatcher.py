@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 AFTER_INTERNAL_ERROR = 1.0
 POLL = 0.02
+GHOST = 2.5
+"""Heartbeats after which the broker has surely given up a link that is dead for us."""
 
 
 class Dispatcher:
@@ -76,6 +78,8 @@ class Dispatcher:
         self._waiting: deque[Delivery] = deque()
         self._left: set[asyncio.Task[None]] = set()
         self._started = 0
+        self._expected = 0
+        self._expected_until = 0.0
         self._starting = True
         self._closed = False
 
@@ -83,6 +87,11 @@ class Dispatcher:
     def under_way(self) -> int:
         """How many jobs run or wait for a slot."""
         return len(self._roster) + len(self._waiting)
+
+    @property
+    def expected(self) -> int:
+        """How many deliveries of a lost consumer may still come again."""
+        return self._expected if self._loop.time() < self._expected_until else 0
 
     @property
     def left_behind(self) -> bool:
@@ -93,6 +102,8 @@ class Dispatcher:
     def take(self, delivery: Delivery) -> None:
         """Run a delivery now, or when a slot is free; called inside the reader."""
         self.delivered = True
+        if self._expected and delivery.redelivered:
+            self._expected -= 1
         if self._closed:
             self._give_back(delivery)
         elif self._starting and len(self._roster) < self._concurrency:
@@ -100,9 +111,15 @@ class Dispatcher:
         else:
             self._waiting.append(delivery)
 
-    def note_loss(self) -> None:
-        """Take note that a consumer ended: its open deliveries come again."""
+    def note_loss(self, unsettled: int) -> None:
+        """Take note that a consumer ended: its open deliveries come again.
+
+        When only our side of a link has died, they do once the broker has noticed.
+        """
         self._roster.note_loss()
+        self._waiting = deque(each for each in self._waiting if each.alive)
+        self._expected = unsettled
+        self._expected_until = self._loop.time() + GHOST * self._settings.heartbeat
 
     def hold(self) -> None:
         """Start no more jobs."""
@@ -143,16 +160,16 @@ class Dispatcher:
 
     def _start(self, delivery: Delivery) -> None:
         run = Run(delivery)
-        run.task = self._loop.create_task(self._run(run))
+        # not by the loop's task factory: an eager one would run the job in here
+        run.task = asyncio.Task(self._run(run), loop=self._loop)
         self._roster.add(run)
-        self._started += 1
-        if self._started == self._settings.max_jobs:
-            self.hold()
-            self._on_enough()
 
     async def _run(self, run: Run) -> None:
         try:
             await self._process(run)
+        except asyncio.CancelledError:
+            run.delivery.release()  # does nothing when it is settled
+            raise
         except Exception:
             # ours, not the function's: the message must not be lost over it
             log.exception("an error inside rmqarq; the message is given back")
@@ -190,6 +207,9 @@ class Dispatcher:
         if verdict is not None or task is None:
             await self._turn_away(run, verdict)
             return
+        if self._enough():
+            self._give_back(delivery)
+            return
         ctx = Context(message, self._state, delivery.queue, delivery.redelivered)
         run.ctx = ctx
         timeout = timeout_of(task, self._settings)
@@ -198,6 +218,18 @@ class Dispatcher:
         outcome = await self._executor.execute(run, task, decoded, ctx)
         if not run.detached:
             await self.settler.settle(run, outcome)
+            await self._executor.after(ctx)
+
+    def _enough(self) -> bool:
+        """Count a run against `max_jobs`; True when there have been enough before."""
+        most = self._settings.max_jobs
+        if most is None:
+            return False
+        self._started += 1
+        if self._started == most:
+            self.hold()
+            self._on_enough()
+        return self._started > most
 
     def _verdict(
         self, run: Run, task: Task[..., Any] | None

@@ -7,10 +7,10 @@ import logging
 import time
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rmqarq.backoff import Backoff
-from rmqarq.errors import DecodeError, Reject, Retry
+from rmqarq.errors import DecodeError, JobSignal, Reject, Retry
 from rmqarq.logs import current_job
 from rmqarq.middleware import call_hooks, run_chain
 from rmqarq.outcome import (
@@ -62,17 +62,24 @@ class Executor:
     async def execute(
         self, run: Run, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
     ) -> Outcome:
-        """Run the function with its hooks.
+        """Run the function, the hooks of its start before it.
 
         Raises:
             asyncio.CancelledError: The worker itself was cancelled.
         """
         current_job.set(ctx)
-        outcome = await self._outcome(run, task, decoded, ctx)
-        ctx.outcome = outcome
+        try:
+            ctx.outcome = await self._outcome(run, task, decoded, ctx)
+        finally:
+            run.settling = True
+            if run.interrupted is not None and _is_running(run):
+                run.task.uncancel()  # the cancellation has done its work
+        return ctx.outcome
+
+    async def after(self, ctx: Context[Any]) -> None:
+        """Call the hooks of the job's end; its fate is settled already."""
         if self._hooks.job_end:
             await call_hooks(self._hooks.job_end, ctx)
-        return outcome
 
     def interrupted(self, run: Run, task: Task[..., Any], message: Message) -> Outcome:
         """Say what becomes of a run that was cancelled, by who asked for it."""
@@ -107,9 +114,17 @@ class Executor:
         except BaseException as error:
             if isinstance(error, GeneratorExit) and not _is_running(run):
                 raise  # the coroutine is thrown away, nobody waits for an outcome
-            return self._after(task, message, error)  # a task may not end the worker
-        finally:
-            run.settling = True
+            return self._failed(run, task, message, error)
+
+    def _failed(
+        self, run: Run, task: Task[..., Any], message: Message, error: BaseException
+    ) -> Outcome:
+        """Decide after an exception, whichever: a task may not end the worker."""
+        signal = _signal_in(error)
+        if signal is None and run.interrupted is not None:
+            # its clean-up failed after our cancellation: that is not its own failure
+            return self.interrupted(run, task, message)
+        return self._after(task, message, signal or error)
 
     def _cancelled(
         self,
@@ -121,8 +136,6 @@ class Executor:
         """Tell our own cancellation from the worker's end and the function's doing."""
         current = asyncio.current_task()
         if run.interrupted is not None:
-            if current is not None:
-                current.uncancel()
             return self.interrupted(run, task, message)
         if current is not None and current.cancelling():
             raise error
@@ -165,6 +178,16 @@ class Executor:
                 return DeadLettered("rejected", failure_of(error))
         backoff = task.policy.backoff or self._backoff
         return Retried(backoff.delay(message.job_try), failure)
+
+
+def _signal_in(error: BaseException) -> JobSignal | None:
+    """Find a `Retry` or `Reject`, alone in the group that a TaskGroup made of it."""
+    while isinstance(error, BaseExceptionGroup):
+        inside = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        if len(inside) != 1:
+            return None
+        error = inside[0]
+    return error if isinstance(error, JobSignal) else None
 
 
 def _is_running(run: Run) -> bool:

@@ -33,7 +33,7 @@ class Intake:
         queues: What to consume.
         prefetch: Unfinished messages per queue.
         on_delivery: Called for each message, inside the reader.
-        on_loss: Called when a consumer has ended.
+        on_loss: Called when a consumer has ended, with its open deliveries.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Intake:
         queues: Sequence[str],
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
-        on_loss: Callable[[], None],
+        on_loss: Callable[[int], None],
     ) -> None:
         self._transport = transport
         self._queues = queues
@@ -125,7 +125,7 @@ class Intake:
         if not ready.done():
             ready.set_result(None)
         cause = await asyncio.shield(consumer.ended)
-        self._on_loss()
+        self._on_loss(consumer.unsettled)
         log.warning(
             "the consumer of %(queue)s ended (%(cause)s); it is made anew",
             {"queue": queue, "cause": cause},

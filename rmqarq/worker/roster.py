@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rmqarq.context import Context
     from rmqarq.message import Message
     from rmqarq.wire.codec import Decoded
-    from rmqarq.wire.consumer import Delivery
+    from rmqarq.wire.consumer import Consumer, Delivery
 
 Interruption: TypeAlias = Literal["timeout", "shutdown"]
 Key: TypeAlias = tuple[str, int, int, float]
@@ -84,7 +84,7 @@ class Roster:
         self._cancel_grace = cancel_grace
         self._on_stuck = on_stuck
         self._runs: set[Run] = set()
-        self._done: OrderedDict[Key, tuple[Delivery, float]] = OrderedDict()
+        self._done: OrderedDict[Key, tuple[Consumer, float]] = OrderedDict()
         self._alert_until = 0.0
         self._sweeping = False
 
@@ -109,7 +109,7 @@ class Roster:
         """Keep in mind that a job is done, for the case that its ack gets lost."""
         if not message.id:  # a foreign message that nothing tells from another
             return
-        self._done[_key(message)] = (run.delivery, self._loop.time())
+        self._done[_key(message)] = (run.delivery.consumer, self._loop.time())
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
 
@@ -140,8 +140,8 @@ class Roster:
             ):
                 run.delivery = newcomer.delivery
                 return True
-        done, acked_at = self._done.get(key, (None, 0.0))
-        if done is not None and not done.alive and now - acked_at < DOUBT:
+        consumer, acked_at = self._done.get(key, (None, 0.0))
+        if consumer is not None and not consumer.usable and now - acked_at < DOUBT:
             newcomer.delivery.ack()
             return True
         return False

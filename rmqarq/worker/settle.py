@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rmqarq.errors import EncodeError, TransportError
+from rmqarq.errors import EncodeError, RmqarqError
 from rmqarq.outcome import DeadLettered, Failure, Outcome, Released, Retried, Succeeded
 from rmqarq.wire import properties
 from rmqarq.wire.names import Names
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAUSE = 1.0
+PAUSE, LONGEST_PAUSE = 1.0, 30.0
 TURNED_AWAY = ("expired", "undecodable", "unknown task")
 FAILED_FOR_GOOD = ("retries used up", "rejected", "not retryable")
 
@@ -192,11 +192,12 @@ class Settler:
     ) -> bool:
         """Publish, confirmed, then ack; give the message back if that can't be done."""
         loop = asyncio.get_running_loop()
+        pause = PAUSE
         while True:
             deadline = loop.time() + self._settings.publish_deadline
             try:
                 await self._transport.publish(publication, deadline)
-            except TransportError as error:
+            except RmqarqError as error:
                 log.warning("a follow-up failed: %(problem)s", {"problem": error})
             else:
                 self._ack(run, remember=remember)
@@ -205,7 +206,8 @@ class Settler:
                 self._stats.returned += 1
                 run.delivery.release()
                 return False
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
 
     def _ack(self, run: Run, *, remember: bool = True) -> None:
         if remember and run.decoded is not None:

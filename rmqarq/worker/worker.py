@@ -11,30 +11,30 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
 from rmqarq.context import State
 from rmqarq.errors import ConnectionFailed, RmqarqError, TransportError
 from rmqarq.middleware import call_hooks
 from rmqarq.stats import Stats
 from rmqarq.wire.topology import check_name
+from rmqarq.worker import reports
 from rmqarq.worker.burst import Burst, Look
 from rmqarq.worker.dispatcher import Dispatcher
 from rmqarq.worker.ending import Ending, Why
-from rmqarq.worker.executor import timeout_of
 from rmqarq.worker.intake import Intake
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Collection, Coroutine
 
     from rmqarq.app import App
     from rmqarq.settings import Settings
-    from rmqarq.task import Task
 
 log = logging.getLogger(__name__)
 
 SETTLE_GRACE = 5.0
 COUNT_TIMEOUT = 2.0
-NEAR_CONSUMER_TIMEOUT = 25 * 60.0
+FORCE_GRACE = 1.0
 
 
 class Worker:
@@ -75,7 +75,6 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
-        self._signal: str | None = None
         self._dispatcher: Dispatcher | None = None
 
     @property
@@ -120,18 +119,30 @@ class Worker:
         self.app.retain()
         watcher: asyncio.Task[None] | None = None
         if signals and threading.current_thread() is threading.main_thread():
-            watcher = asyncio.create_task(self._watch_signals())
+            main = asyncio.current_task()
+            assert main is not None, "a coroutine runs in a task"
+            watcher = asyncio.create_task(self._watch_signals(main))
         try:
             if await self._connect():
                 async with self._lifespan() as state:
                     await self._serve(state)
+        except asyncio.CancelledError:
+            if not self._force.is_set():
+                raise
         finally:
             if watcher is not None:
                 watcher.cancel()
+            self._judge()
             self.stats.reconnects = self.app.transport.reconnects
-            self._say_farewell()
+            reports.farewell(self.ending, self.stats)
             await self.app.release()
         return self.stats
+
+    def _judge(self) -> None:
+        """Tell, now that all is counted, whether dead letters spoil the ending."""
+        if self.ending is not None and self.settings.fail_on_dead:
+            dead = self.stats.dead_lettered > 0
+            self.ending = msgspec.structs.replace(self.ending, dead_letters=dead)
 
     def stop(self) -> None:
         """Stop in order; may be called from any thread, before `run` too."""
@@ -177,19 +188,20 @@ class Worker:
         intake = Intake(
             transport, self.queues, prefetch, dispatcher.take, dispatcher.note_loss
         )
-        for hook in self.app.hooks.startup:
-            await hook(state)
         helpers: list[asyncio.Task[None]] = []
         try:
-            self._say_hello()
+            for hook in self.app.hooks.startup:
+                await self._unless_stopped(hook(state))
+            reports.hello(self.app, self.queues, self.settings)
             helpers = [asyncio.create_task(each) for each in self._helpers(dispatcher)]
             await self._unless_stopped(intake.start())
             await self._unless_stopped(intake.failed())
         finally:
             for helper in helpers:
                 helper.cancel()
-            await self._drain(intake, dispatcher)
-            await call_hooks(self.app.hooks.shutdown, state)
+            with anyio.CancelScope(shield=True):
+                await self._drain(intake, dispatcher)
+                await call_hooks(self.app.hooks.shutdown, state)
             self.app.state = None
 
     def _helpers(self, dispatcher: Dispatcher) -> list[Coroutine[Any, Any, None]]:
@@ -223,14 +235,12 @@ class Worker:
                 return sum(counts.values())
         return None
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
+    async def _unless_stopped(self, work: Awaitable[Any]) -> None:
         await self._unless(self._stop, work)
 
-    async def _unless(
-        self, event: asyncio.Event, work: Coroutine[Any, Any, Any]
-    ) -> None:
+    async def _unless(self, event: asyncio.Event, work: Awaitable[Any]) -> None:
         """Do something, but give it up when `event` is set."""
-        task = asyncio.create_task(work)
+        task = asyncio.ensure_future(work)
         other = asyncio.create_task(event.wait())
         try:
             await asyncio.wait((task, other), return_when=asyncio.FIRST_COMPLETED)
@@ -246,12 +256,10 @@ class Worker:
     def _request(self, why: Why, name: str | None = None) -> None:
         """Stop in order; only the first reason counts."""
         if not self._stop.is_set():
-            dead = self.settings.fail_on_dead and self.stats.dead_lettered > 0
-            self.ending = Ending(why, name, dead)
-            self._signal = name
+            self.ending = Ending(why, name)
             self._stop.set()
 
-    async def _watch_signals(self) -> None:
+    async def _watch_signals(self, main: asyncio.Task[Any]) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
             async for number in received:
                 name = signal.Signals(number).name
@@ -263,8 +271,9 @@ class Worker:
                         "received %(signal)s again, stopping now", {"signal": name}
                     )
                     self.ending = Ending("forced", name)
-                    self._signal = name
                     self._force.set()
+                    # whatever still holds it up, a hook say, is cancelled
+                    main.get_loop().call_later(FORCE_GRACE, main.cancel)
 
     async def _burst(self, dispatcher: Dispatcher) -> None:
         """End the worker when its queues are empty, or its time is over."""
@@ -313,7 +322,7 @@ class Worker:
         delivered, dispatcher.delivered = dispatcher.delivered, False
         return Look(
             now=self._now(),
-            running=dispatcher.under_way,
+            running=dispatcher.under_way + dispatcher.expected,
             delivered=delivered,
             ready=ready,
             horizon=settler.horizon,
@@ -337,34 +346,6 @@ class Worker:
 
     # --- what it says ---
 
-    def _say_hello(self) -> None:
-        settings = self.settings
-        log.info(
-            "worker started: tasks %(tasks)s; queues %(queues)s;"
-            " %(concurrency)d at a time; %(broker)s",
-            {
-                "broker": self.app.transport.broker,
-                "tasks": ", ".join(sorted(self.app.tasks)) or "-",
-                "queues": ", ".join(self.queues),
-                "concurrency": settings.concurrency,
-            },
-        )
-        for task in self.app.tasks.values():
-            self._warn_of_consumer_timeout(task)
-
-    def _warn_of_consumer_timeout(self, task: Task[..., Any]) -> None:
-        """RabbitMQ closes a channel with a delivery open for 30 minutes."""
-        settings = self.settings
-        timeout = timeout_of(task, settings)
-        waiting = max(1.0, settings.prefetch_count / settings.concurrency)
-        if timeout is None or timeout * waiting >= NEAR_CONSUMER_TIMEOUT:
-            log.warning(
-                "%(task)s may run longer than RabbitMQ lets a delivery stay open (30"
-                " minutes by default); raise it: rabbitmqctl set_policy rmqarq-long"
-                " '^%(queue)s$' '{\"consumer-timeout\": 86400000}' --apply-to queues",
-                {"task": task.name, "queue": self.app.queue_of(task)},
-            )
-
     def _say_burst_is_over(self, dispatcher: Dispatcher) -> None:
         log.warning(
             "the burst ends by its timeout of %(seconds)g s: %(running)d jobs are under"
@@ -375,19 +356,6 @@ class Worker:
             },
         )
         self._request("burst timeout")
-
-    def _say_farewell(self) -> None:
-        ending = self.ending
-        log.info(
-            "%(why)s ◆ %(completed)s completed ◆ %(failed)s failed"
-            " ◆ %(retried)s retried ◆ %(dead_lettered)s dead-lettered"
-            " ◆ %(returned)s returned"
-            " ◆ %(pending)s pending",
-            {
-                **self.stats.values(),
-                "why": (ending.signal or ending.why) if ending else "failed",
-            },
-        )
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

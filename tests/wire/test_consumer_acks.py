@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmqarq.wire.consumer import _SettledTags
+from rmqarq.wire.consumer import OpenTags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,10 +41,12 @@ class Channel:
 def settle(turns: Sequence[tuple[list[int], list[int]]]) -> tuple[Channel, int]:
     """Settle in turns, as a consumer writes it: nacks, then multiple, then singles."""
     delivered = sum(len(acks) + len(nacks) for acks, nacks in turns)
-    channel, tags, frames = Channel(delivered + 3), _SettledTags(), 0
+    channel, tags, frames = Channel(delivered + 3), OpenTags(), 0
+    for tag in range(1, delivered + 4):
+        tags.add(tag)
     for acks, nacks in turns:
         still_running = channel.open - {*acks, *nacks}
-        through, singles = tags.add(list(acks), list(nacks))
+        through, singles = tags.settle(list(acks), list(nacks))
         for tag in nacks:
             channel.nack(tag)
         if through:
@@ -119,5 +121,7 @@ def test_one_long_job_does_not_hold_back_the_acks_of_the_others() -> None:
 def test_multiple_ends_at_a_tag_that_ended_in_this_very_turn(
     given: list[tuple[list[int], list[int]]], expected: list[tuple[int, list[int]]]
 ) -> None:
-    tags = _SettledTags()
-    assert [tags.add(list(acks), list(nacks)) for acks, nacks in given] == expected
+    tags = OpenTags()
+    for tag in range(1, 6):
+        tags.add(tag)
+    assert [tags.settle(list(acks), list(nacks)) for acks, nacks in given] == expected

@@ -1,0 +1,66 @@
+"""What a worker says at its beginning and at its end."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from rmqarq.worker.executor import timeout_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rmqarq.app import App
+    from rmqarq.settings import Settings
+    from rmqarq.stats import Stats
+    from rmqarq.task import Task
+    from rmqarq.worker.ending import Ending
+
+log = logging.getLogger(__name__)
+
+NEAR_CONSUMER_TIMEOUT = 25 * 60.0
+
+
+def hello(app: App[Any], queues: Sequence[str], settings: Settings) -> None:
+    """Say what the worker does, and warn of tasks that RabbitMQ may cut short."""
+    log.info(
+        "worker started: tasks %(tasks)s; queues %(queues)s;"
+        " %(concurrency)d at a time; %(broker)s",
+        {
+            "broker": app.transport.broker,
+            "tasks": ", ".join(sorted(app.tasks)) or "-",
+            "queues": ", ".join(queues),
+            "concurrency": settings.concurrency,
+        },
+    )
+    for task in app.tasks.values():
+        _warn_of_consumer_timeout(task, app.queue_of(task), settings)
+
+
+def farewell(ending: Ending | None, stats: Stats) -> None:
+    """Say why the worker ended and what it has done."""
+    log.info(
+        "%(why)s ◆ %(completed)s completed ◆ %(failed)s failed"
+        " ◆ %(retried)s retried ◆ %(dead_lettered)s dead-lettered"
+        " ◆ %(returned)s returned"
+        " ◆ %(pending)s pending",
+        {
+            **stats.values(),
+            "why": (ending.signal or ending.why) if ending else "failed",
+        },
+    )
+
+
+def _warn_of_consumer_timeout(
+    task: Task[..., Any], queue: str, settings: Settings
+) -> None:
+    """RabbitMQ closes a channel with a delivery open for 30 minutes by default."""
+    timeout = timeout_of(task, settings)
+    waiting = max(1.0, settings.prefetch_count / settings.concurrency)
+    if timeout is None or timeout * waiting >= NEAR_CONSUMER_TIMEOUT:
+        log.warning(
+            "%(task)s may run longer than RabbitMQ lets a delivery stay open (30"
+            " minutes by default); raise it: rabbitmqctl set_policy rmqarq-long"
+            " '^%(queue)s$' '{\"consumer-timeout\": 86400000}' --apply-to queues",
+            {"task": task.name, "queue": queue},
+        )
