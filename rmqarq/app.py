@@ -283,6 +283,11 @@ class App(Generic[StateT]):
     def _apply(self) -> None:
         parse_urls(self.settings.url)
         names = (self.settings.queue, self.settings.prefix)
+        if self.settings.dead_letter_queue == self.settings.queue:
+            raise ConfigurationError(
+                "{queue} can't be its own dead-letter queue",
+                queue=repr(self.settings.queue),
+            )
         for name in (*names, self.settings.dead_letter_queue):
             if name is not None:
                 check_name(name)

@@ -103,9 +103,11 @@ class ConnectionLost(TransportError):
     Attributes:
         refusal: AMQP's reply code when the broker closed the channel because of
             something that was published on it; else 0.
+        unsent: True when it broke before anything was sent.
     """
 
     refusal: int = 0
+    unsent: bool = False
 
 
 class QueueFull(TransportError):

@@ -21,6 +21,7 @@ LOCALE = Path(__file__).parent / "locale"
 DOMAIN = "rmqarq"
 COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
 PLAIN = "\x1b[0m"
+_ESCAPED = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}
 
 current_job: ContextVar[Context | None] = ContextVar("rmqarq_job", default=None)
 """The job whose code is running; every task of the event loop has its own."""
@@ -106,12 +107,15 @@ class TextFormatter(logging.Formatter):
         if not isinstance(record.args, Mapping):
             return template % record.args if record.args else template
         return template % {
-            name: self._shown(value) for name, value in record.args.items()
+            name: self._shown(name, value) for name, value in record.args.items()
         }
 
-    def _shown(self, value: object) -> object:
+    def _shown(self, name: str, value: object) -> object:
+        """Translate errors; let no text from a message begin a line of its own."""
         if isinstance(value, RmqarqError):
-            return render(value, self._language)
+            value = render(value, self._language)
+        if isinstance(value, str) and name != "stack":
+            return value.translate(_ESCAPED)
         return value
 
     def _coloured(self, level: str, line: str) -> str:

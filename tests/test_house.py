@@ -49,6 +49,7 @@ FLOORS: dict[str, list[str]] = {
         "wire.codec",
         "wire.tap",
         "wire.connection",
+        "wire.opening",
         "wire.link",
         "wire.publisher",
         "wire.consumer",
@@ -95,7 +96,12 @@ LATE_IMPORTS = {
 NEWER_THAN_3_11 = {"annotationlib"}
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "aiormq": {"wire.connection", "wire.consumer", "wire.declare"},
+    "aiormq": {
+        "wire.connection",
+        "wire.consumer",
+        "wire.declare",
+        "wire.opening",
+    },
     "pamqp": set(),
     "yarl": {"wire.connection"},
     "typer": {"cli.run", "cli.main"},

@@ -25,7 +25,8 @@ class Attempts:
     def worth_another(self, at: int, error: RmqarqError) -> bool:
         """Take note of an error; tell whether the publication is tried again."""
         if isinstance(error, ConnectionLost):
-            self._lost.add(at)
+            if not error.unsent:
+                self._lost.add(at)
             return True
         if isinstance(error, Unroutable) and at not in self.unroutable:
             self.unroutable.add(at)

@@ -9,15 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import secrets
-import socket
-import ssl
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import aiormq
 from aiormq.exceptions import (
     AMQPConnectionError,
     AMQPError,
@@ -25,20 +20,17 @@ from aiormq.exceptions import (
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
-    ProbableAuthenticationError,
 )
 
-from rmqarq.errors import AccessRefused, ConfigurationError, ConnectionFailed
 from rmqarq.errors import ConnectionLost as Lost
 from rmqarq.wire.tap import TapProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    import aiormq
     from aiormq.abc import AbstractChannel
-    from yarl import URL
 
-    from rmqarq.settings import Settings
     from rmqarq.url import Endpoint
     from rmqarq.wire.delay import Rung
 
@@ -125,7 +117,11 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Write whole frames, in order with aiormq's own."""
-        self.tap.transport.write(data)
+        transport = self.tap.transport
+        try:
+            transport.write(data)
+        except RuntimeError as error:  # aiormq has ended its side already
+            self.abort(str(error))
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Call back when the link is unblocked, writable again, or lost."""
@@ -146,9 +142,9 @@ class Connection:
 
     def later(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run a call of aiormq in the background, its outcome unimportant."""
-        task = asyncio.get_running_loop().create_task(coroutine, context=_quiet())
+        task = asyncio.get_running_loop().create_task(coroutine, context=quiet())
         self._background.add(task)
-        task.add_done_callback(_retrieve)
+        task.add_done_callback(retrieve)
         task.add_done_callback(self._background.discard)
 
     async def call(
@@ -170,8 +166,8 @@ class Connection:
             ConnectionLost: The link broke, or no answer came within `timeout` seconds.
             ChannelRefused: The broker closed the channel in answer.
         """
-        task = asyncio.get_running_loop().create_task(coroutine, context=_quiet())
-        task.add_done_callback(_retrieve)
+        task = asyncio.get_running_loop().create_task(coroutine, context=quiet())
+        task.add_done_callback(retrieve)
         try:
             await asyncio.wait(
                 (task, self.end), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
@@ -213,9 +209,9 @@ class Connection:
     async def close(self) -> None:
         """Close in order; cut the link when the broker does not answer in 3 s."""
         closing = asyncio.get_running_loop().create_task(
-            self._amqp.close(), context=_quiet()
+            self._amqp.close(), context=quiet()
         )
-        closing.add_done_callback(_retrieve)
+        closing.add_done_callback(retrieve)
         try:
             await asyncio.wait((closing,), timeout=CLOSE_TIMEOUT)
         finally:
@@ -224,11 +220,11 @@ class Connection:
     def _translated(self, error: BaseException) -> Exception:
         for kind, code in _CODES.items():
             if isinstance(error, kind):
-                return ChannelRefused(code, _text(error))
+                return ChannelRefused(code, text_of(error))
         if isinstance(error, AMQPConnectionError) or not self.alive:
             return self.lost()
         if isinstance(error, AMQPError | RuntimeError):
-            return ChannelRefused(0, _text(error))
+            return ChannelRefused(0, text_of(error))
         return error if isinstance(error, Exception) else self.lost()
 
     def _on_change(self) -> None:
@@ -243,140 +239,26 @@ class Connection:
         self._on_change()
 
 
-class _Factory:
-    """Opens the socket for aiormq, with our protocol on it."""
-
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        self._context = context
-        self.protocol: TapProtocol | None = None
-
-    async def create(
-        self, url: URL, **_: Any
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if url.scheme == "amqps" and self._context is None:
-            raise ConfigurationError("an amqps URL needs a TLS context")
-        loop = asyncio.get_running_loop()
-        protocol = TapProtocol(loop)
-        self.protocol = protocol
-        try:
-            transport, _protocol = await loop.create_connection(
-                lambda: protocol, str(url.host), url.port or 0, ssl=self._context
-            )
-        except OSError as error:
-            raise AMQPConnectionError(*error.args) from error
-        writer = asyncio.StreamWriter(transport, protocol, protocol.reader, loop)
-        return protocol.reader, writer
-
-
-async def connect(endpoint: Endpoint, settings: Settings, role: str) -> Connection:
-    """Open a connection to one broker.
-
-    Raises:
-        AccessRefused: The broker refuses the user or the virtual host.
-        ConfigurationError: Its certificate is not trusted, or our files can't be read.
-        ConnectionFailed: It can't be reached within `connect_timeout`.
-    """
-    name = f"rmqarq:{role}:{socket.gethostname()}:{os.getpid()}"
-    heartbeat = endpoint.heartbeat or settings.heartbeat
-    factory = _Factory(_tls_context(settings) if endpoint.tls else None)
-    loop = asyncio.get_running_loop()
-
-    async def opened() -> aiormq.Connection:
-        url = endpoint.url(heartbeat=heartbeat, name=name)
-        factory_for_aiormq: Any = factory  # it asks for no base class, only `create`
-        return await aiormq.connect(url, transport_factory=factory_for_aiormq)
-
-    task = loop.create_task(opened(), context=_quiet())
-    try:
-        done, _ = await asyncio.wait((task,), timeout=settings.connect_timeout)
-    except asyncio.CancelledError:
-        await _cancelled(task)
-        raise
-    if not done:
-        await _cancelled(task)
-        raise ConnectionFailed(
-            "the broker {endpoint} did not answer within {seconds} s",
-            endpoint=str(endpoint),
-            seconds=settings.connect_timeout,
-        )
-    error = asyncio.CancelledError() if task.cancelled() else task.exception()
-    if error is not None:
-        raise _connect_error(endpoint, factory.protocol, error) from error
-    if factory.protocol is None:
-        raise ConfigurationError("this aiormq ignores transport_factory; we need 7.2.4")
-    return Connection(task.result(), factory.protocol, endpoint)
-
-
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    task.add_done_callback(_retrieve)
-    task.cancel()
-    with suppress(BaseException):
-        await asyncio.wait((task,), timeout=1)
-
-
-def _connect_error(
-    endpoint: Endpoint, protocol: TapProtocol | None, error: BaseException | None
-) -> Exception:
-    closed = protocol.closed if protocol is not None else None
-    text = closed.text if closed else _text(error)
-    passing = " limit " in text or " down" in text  # it ends without a change of ours
-    refused = closed is not None and closed.code in (403, 530) and not passing
-    if refused or isinstance(error, ProbableAuthenticationError):
-        return AccessRefused(
-            "the broker {endpoint} refuses us: {text}; check user, password,"
-            " virtual host and permissions",
-            endpoint=str(endpoint),
-            text=text,
-        )
-    if isinstance(error, ConfigurationError):
-        return error
-    if isinstance(getattr(error, "__cause__", None), ssl.SSLCertVerificationError):
-        return ConfigurationError(
-            "the certificate of {endpoint} is not trusted: {text};"
-            " name its authority with tls_ca",
-            endpoint=str(endpoint),
-            text=text,
-        )
-    return ConnectionFailed(
-        "the broker {endpoint} can't be reached: {text}",
-        endpoint=str(endpoint),
-        text=text,
-    )
-
-
 def _version(server: Mapping[str, Any] | None) -> tuple[int, ...]:
     parts = str((server or {}).get("version", "")).split(".")
     return tuple(int(part) for part in parts if part.isdecimal())
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.tls_ca)
-        if settings.tls_cert:
-            context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            "the TLS files can't be used: {problem}", problem=str(error)
-        ) from error
-    if not settings.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _quiet() -> contextvars.Context:
+def quiet() -> contextvars.Context:
+    """Make a context in which aiormq's own log is not heard."""
     context = contextvars.copy_context()
     context.run(_ours.set, True)
     return context
 
 
-def _retrieve(task: asyncio.Future[Any]) -> None:
+def retrieve(task: asyncio.Future[Any]) -> None:
     """Look at the exception, so that asyncio does not report it as forgotten."""
     if not task.cancelled():
         task.exception()
 
 
-def _text(error: BaseException | None) -> str:
+def text_of(error: BaseException | None) -> str:
+    """Give the words of an error of aiormq, which are its arguments."""
     if error is None:
         return "the link was cut"
     return ", ".join(str(arg) for arg in error.args) or type(error).__name__

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rmqarq.wire.frames import Deliver, Event
 
 
+END_TIMEOUT = 3.0
+
+
 class Delivery:
     """A received message, with the right to settle it once.
 
@@ -143,7 +146,8 @@ class Consumer:
         """
         tag, self._tag = self._tag, None
         if tag is not None and self.usable:
-            await self._connection.call(self._channel.basic_cancel(tag))
+            cancel = self._channel.basic_cancel(tag)
+            await self._connection.call(cancel, timeout=END_TIMEOUT)
 
     async def close(self) -> None:
         """Close the channel; the broker has handled every ack when this returns.
@@ -155,7 +159,7 @@ class Consumer:
         if not self.usable:
             return
         self._end("closed by us")
-        await self._connection.call(self._channel.close(), timeout=5.0)
+        await self._connection.call(self._channel.close(), timeout=END_TIMEOUT)
 
     def discard(self) -> None:
         """Close the channel in the background: nobody wants its deliveries."""

@@ -8,7 +8,8 @@ import random
 from typing import TYPE_CHECKING
 
 from rmqarq.errors import ConfigurationError, ConnectionFailed, TransportError
-from rmqarq.wire.connection import Connection, connect
+from rmqarq.wire.connection import Connection
+from rmqarq.wire.opening import connect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,10 @@ class Link:
     async def close(self) -> None:
         """Close the connection, if there is one; none is made after that."""
         self._closed = True
+        await self.drop()
+
+    async def drop(self) -> None:
+        """Close the connection, if there is one."""
         if self._attempt is not None and not self._attempt.done():
             self._attempt.cancel()
             await asyncio.wait((self._attempt,))

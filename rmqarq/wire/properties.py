@@ -25,6 +25,7 @@ REPLY_TO, EXPIRATION, MESSAGE_ID = 0x0200, 0x0100, 0x0080
 TIMESTAMP, TYPE, USER_ID, APP_ID, CLUSTER_ID = 0x0040, 0x0020, 0x0010, 0x0008, 0x0004
 
 MAX_DEPTH = 32
+WORTH_CACHING = 256
 MAX_HEADERS = 64 * 1024
 LATEST = 253402300799  # 9999-12-31T23:59:59Z, the last moment a datetime can hold
 NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
@@ -187,7 +188,7 @@ def decode_head(raw: bytes) -> tuple[str | None, str | None, Mapping[str, Any]]:
             encoding, at = _read_short(raw, at)
         if flags & HEADERS:
             stop = at + 4 + _LONG.unpack_from(raw, at)[0]
-            headers = _cached_table(raw[at + 4 : _within(raw, stop)])
+            headers = _table(raw[at + 4 : _within(raw, stop)])
     except (struct_error, IndexError, UnicodeDecodeError, OverflowError) as error:
         raise PropertyError(str(error)) from error
     return content_type, encoding, headers
@@ -245,7 +246,14 @@ def _read_time(raw: bytes, at: int) -> tuple[int, int]:
 
 def _read_headers(raw: bytes, at: int) -> tuple[Mapping[str, Any], int]:
     stop = _within(raw, at + 4 + _LONG.unpack_from(raw, at)[0])
-    return _cached_table(raw[at + 4 : stop]), stop
+    return _table(raw[at + 4 : stop]), stop
+
+
+def _table(raw: bytes) -> Mapping[str, Any]:
+    """Read a table; small ones are the same again and again."""
+    if len(raw) > WORTH_CACHING:
+        return MappingProxyType(_read_table(raw, 0))
+    return _cached_table(raw)
 
 
 @lru_cache(maxsize=512)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rmqarq.errors import (
     BrokerBlocked,
+    ConnectionFailed,
     ConnectionLost,
     OutcomeUnknown,
     QueueFull,
@@ -242,7 +243,7 @@ class PublishChannel:
         now = self._loop.time()
         for turn, deadline in self._room:
             if deadline <= now and not turn.done():
-                turn.set_exception(self.too_late())
+                turn.set_exception(self.too_late(sent=False))
         late = [tag for tag, each in self._pending.items() if each.deadline <= now]
         for tag in late:
             self._pending.pop(tag).settle(tag, self.too_late())
@@ -252,14 +253,18 @@ class PublishChannel:
         if self._sweeping:
             self._loop.call_later(SWEEP, self._sweep)
 
-    def too_late(self) -> TransportError:
-        """Make the error for a publish that met its deadline."""
+    def too_late(self, *, sent: bool = True) -> TransportError:
+        """Make the error for a publish that met its deadline, `sent` or not."""
         blocked = self.connection.blocked
         if blocked is not None:
             return BrokerBlocked(
                 "the broker has stopped reading publishers ({reason});"
                 " what was sent may still be stored when it resumes",
                 reason=blocked,
+            )
+        if not sent:
+            return ConnectionFailed(
+                "the broker did not get to this job before the deadline; it is not sent"
             )
         return OutcomeUnknown(
             "the broker did not confirm before the deadline;"

@@ -201,8 +201,8 @@ class Transport:
         return [self._names.rung(rung.label) for rung in every_rung()]
 
     async def close_consumers(self) -> None:
-        """Close the consuming connection."""
-        await self._consume_link.close()
+        """Close the consuming connection; the next consumer makes it anew."""
+        await self._consume_link.drop()
 
     async def close(self) -> None:
         """Close both connections, after what is being published has been confirmed."""
@@ -222,6 +222,8 @@ class Transport:
             if channel is None or not self._ready(channel, batch):
                 channel = await self._make_ready(batch, deadline)
         except TransportError as error:
+            if isinstance(error, ConnectionLost):
+                error.unsent = True
             return dict.fromkeys(range(len(batch)), error)
         receipt = channel.send(batch, deadline)
         await receipt.done
@@ -248,7 +250,7 @@ class Transport:
                     async with asyncio.timeout_at(deadline):
                         await self._ensure(channel.connection, needs)
                 except TimeoutError:
-                    raise channel.too_late() from None
+                    raise channel.too_late(sent=False) from None
             await channel.wait_for_room(len(batch), deadline)
             if channel.usable and channel.connection.ensured >= needs:
                 return channel

@@ -141,6 +141,7 @@ class Dispatcher:
     def abandon(self) -> None:
         """Let go of what could not even be settled; the broker delivers it again."""
         for run in self._roster:
+            run.abandoned = True
             run.task.cancel()
 
     async def idle(self, seconds: float, unless: asyncio.Event) -> None:

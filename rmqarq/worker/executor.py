@@ -134,11 +134,12 @@ class Executor:
         error: asyncio.CancelledError,
     ) -> Outcome:
         """Tell our own cancellation from the worker's end and the function's doing."""
-        current = asyncio.current_task()
+        if run.abandoned:
+            raise error
         if run.interrupted is not None:
             return self.interrupted(run, task, message)
-        if current is not None and current.cancelling():
-            raise error
+        while run.task.cancelling():  # the function has cancelled its own task
+            run.task.uncancel()
         return self._after(task, message, error)
 
     def _after(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHORT = 1.0
 LINGER = 0.2
 """Quorum queues may lose an ack that comes just before its channel's end
 (rabbitmq-server#10327)."""
@@ -122,6 +123,7 @@ class Intake:
             await asyncio.sleep(random.uniform(0.05, 0.5))
             return
         self._consumers[queue] = consumer
+        began = asyncio.get_running_loop().time()
         if not ready.done():
             ready.set_result(None)
         cause = await asyncio.shield(consumer.ended)
@@ -132,3 +134,5 @@ class Intake:
         )
         with suppress(TransportError, ChannelRefused):
             await consumer.close()
+        if asyncio.get_running_loop().time() - began < SHORT:
+            await asyncio.sleep(random.uniform(0.05, 0.5))

@@ -36,9 +36,11 @@ class Run:
         cancelled_at: When, by the clock of the loop.
         settling: The function has ended: nothing may be cancelled any more.
         detached: It ignored its cancellation and was left behind.
+        abandoned: The worker ends: nothing is settled any more.
     """
 
     __slots__ = (
+        "abandoned",
         "cancelled_at",
         "ctx",
         "deadline",
@@ -61,6 +63,7 @@ class Run:
         self.cancelled_at = 0.0
         self.settling = False
         self.detached = False
+        self.abandoned = False
 
     def interrupt(self, why: Interruption, now: float) -> None:
         """Cancel the function, once; what follows is the sweeper's business."""

@@ -103,7 +103,8 @@ class Worker:
 
         Args:
             signals: Stop in order at SIGTERM and SIGINT, at once at the second one;
-                only in the main thread. `False` where the program has its own.
+                only in the main thread. `False` where the program has its own: after
+                the run they would be at their defaults.
 
         Returns:
             What was done.
@@ -135,6 +136,7 @@ class Worker:
             self._judge()
             self.stats.reconnects = self.app.transport.reconnects
             reports.farewell(self.ending, self.stats)
+            await self.app.transport.close_consumers()
             await self.app.release()
         return self.stats
 
@@ -195,7 +197,7 @@ class Worker:
             reports.hello(self.app, self.queues, self.settings)
             helpers = [asyncio.create_task(each) for each in self._helpers(dispatcher)]
             await self._unless_stopped(intake.start())
-            await self._unless_stopped(intake.failed())
+            await self._unless_stopped(asyncio.gather(intake.failed(), *helpers))
         finally:
             for helper in helpers:
                 helper.cancel()

@@ -157,7 +157,7 @@ async def test_wait_delayed_waits_for_what_others_have_deferred(
             assert await wait(worker) == 0, worker.output
             ended = time.time()
     assert node.ledger.tries() == {early.id: [1], late.id: [1]}
-    assert ended - max(row.at for row in node.ledger.rows()) < 2
+    assert ended - max(row.at for row in node.ledger.rows()) < 4
 
 
 async def test_a_burst_without_a_broker_ends_with_4(node: Node) -> None:

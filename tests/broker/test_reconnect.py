@@ -147,8 +147,10 @@ async def test_a_broker_that_restarts_and_crashes_costs_no_confirmed_job(
     assert slowest < 20
     assert not failed
     assert gate.entered == 1
+    # an outage may repeat what was just being published or acked, and no more
     again = sum(runs - 1 for runs in tally.runs.values())
-    assert again <= 0.02 * len(tally.runs)
+    assert again <= 2 * (len(producers) + 10)
+    assert len(tally.runs) > 200
 
 
 def crash_and_start(broker: Broker) -> Callable[[], None]:
