@@ -103,7 +103,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wire.opening",
     },
     "pamqp": set(),
-    "yarl": {"wire.connection"},
+    "yarl": {"wire.opening"},
     "typer": {"cli.run", "cli.main"},
     "rich": set(),
     "pydantic": set(),

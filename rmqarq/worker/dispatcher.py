@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 AFTER_INTERNAL_ERROR = 1.0
 POLL = 0.02
+MOMENT = 0.02
 GHOST = 2.5
 """Heartbeats after which the broker has surely given up a link that is dead for us."""
 
@@ -211,6 +212,8 @@ class Dispatcher:
         if self._enough():
             self._give_back(delivery)
             return
+        if message.eta is not None:
+            await self._wait_out(message.eta - time.time())
         ctx = Context(message, self._state, delivery.queue, delivery.redelivered)
         run.ctx = ctx
         timeout = timeout_of(task, self._settings)
@@ -220,6 +223,11 @@ class Dispatcher:
         if not run.detached:
             await self.settler.settle(run, outcome)
             await self._executor.after(ctx)
+
+    async def _wait_out(self, early: float) -> None:
+        """Make up for the broker's clock, which may be some milliseconds ahead."""
+        if 0 < early <= MOMENT:
+            await asyncio.sleep(early)
 
     def _enough(self) -> bool:
         """Count a run against `max_jobs`; True when there have been enough before."""

@@ -146,7 +146,6 @@ async def test_two_thousand_jobs_of_all_kinds_are_each_accounted_for(
     assert code == 0, worker.output
     (last,) = node.ledger.rows("slow-done")
     assert last.at == max(row.at for row in node.ledger.rows())
-    print("MARGIN", ended - last.at)
     assert ended - last.at < INTERVAL + 1, worker.output
     check_runs(node, sent)
     left = await to_thread.run_sync(queues_with_messages, node, prefix)
