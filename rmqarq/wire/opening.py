@@ -90,7 +90,9 @@ async def connect(endpoint: Endpoint, settings: Settings, role: str) -> Connecti
 
 def _forget_frames(error: BaseException | None) -> None:
     """Drop the frames of an error: the URL with the password stands in them."""
-    while error is not None:
+    seen: set[int] = set()  # a chain of contexts may lead back into itself
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 

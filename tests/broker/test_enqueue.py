@@ -445,7 +445,9 @@ async def test_a_producer_works_and_leaves_no_warning(
         )
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    # asyncio's debug mode also complains of slow steps, which a busy machine has
+    lines = done.stderr.splitlines()
+    assert not [line for line in lines if not line.startswith("Executing <")]
     found = await take_all(broker.url, queue)
     ids = {letter.properties.correlation_id for letter in found}
     assert len(ids) == len(found) == STORED[how]
