@@ -21,6 +21,7 @@ class Message(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
+    gc=False,  # nothing in it leads back to it, and there are many
     rename={"version": "v", "job_try": "try"},
 ):
     """One job on its way from a producer to a worker.

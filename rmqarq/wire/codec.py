@@ -41,7 +41,7 @@ UNREADABLE = (
 """All that msgspec and the types it builds may raise at bytes from outside."""
 
 
-class Envelope(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Envelope(Message, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A message as it arrives: its arguments still encoded."""
 
     args: Raw = Raw(b"")

@@ -40,7 +40,7 @@ class PropertyError(ValueError):
     """Properties that can't be read or written."""
 
 
-class Template(msgspec.Struct, frozen=True):
+class Template(msgspec.Struct, frozen=True, gc=False):
     """Encoded properties with a gap where each publish puts its `message_id`."""
 
     before: bytes

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rmqarq.wire.names import Names
 
 
-class Publication(Struct, frozen=True):
+class Publication(Struct, frozen=True, gc=False):
     """One publish, to be repeated as often as need be.
 
     Args:
@@ -33,7 +33,7 @@ class Publication(Struct, frozen=True):
     needs: tuple[str | Rung, ...]
 
 
-class Letter(Struct, frozen=True, kw_only=True):
+class Letter(Struct, frozen=True, kw_only=True, gc=False):
     """What is to be sent, without the way it goes.
 
     Args:

@@ -102,9 +102,15 @@ class Transport:
             ConfigurationError: The broker refuses what must be declared before.
         """
         batch = (publication,)
+        channel = self._channel
         self._publishing += 1
         try:
-            errors = await self._publish_once(batch, deadline)
+            if channel is not None and self._ready(channel, batch):
+                receipt = channel.send(batch, deadline)
+                await receipt.done
+                errors = receipt.errors
+            else:
+                errors = await self._publish_once(batch, deadline)
             if errors:
                 errors = await self._repeat(batch, errors, deadline)
         finally:

@@ -163,7 +163,7 @@ class Dispatcher:
     def _start(self, delivery: Delivery) -> None:
         run = Run(delivery)
         # not by the loop's task factory: an eager one would run the job in here
-        run.task = asyncio.Task(self._run(run), loop=self._loop)
+        run.task = asyncio.Task(self._run(run), loop=self._loop, name="job")
         self._roster.add(run)
 
     async def _run(self, run: Run) -> None:
