@@ -240,6 +240,11 @@ class Broker:
     def alarm(self, on: bool) -> None:
         """Raise or clear the memory alarm, which blocks publishing connections."""
         self.ctl("set_vm_memory_high_watermark", "0.00001" if on else "0.4")
+        deadline = time.monotonic() + 20
+        while ("memory" in self.ctl("eval", "rabbit_alarm:get_alarms().")) is not on:
+            if time.monotonic() > deadline:
+                raise BrokerError("the alarm did not change within 20 s")
+            time.sleep(0.1)
 
     def _prepare(self) -> None:
         if self._home is not None:
