@@ -80,6 +80,7 @@ class Connection:
         id: Unique; the first word of the number of each publish.
         end: Done when the link is lost or closed, with the cause.
         ensured: What has been declared through this connection.
+        throwing_away: Held while a throw-away channel is open.
         frame_max: The largest frame, in bytes; 0 means no limit.
         endpoint: The broker it leads to.
         server_version: The version that the broker tells, such as `(3, 10, 8)`.
@@ -92,6 +93,7 @@ class Connection:
         self.id = secrets.token_hex(4)
         self.end: asyncio.Future[str] = loop.create_future()
         self.ensured: set[str | Rung] = set()
+        self.throwing_away = asyncio.Lock()
         self.frame_max = int(amqp.connection_tune.frame_max or 0)
         self.tap = protocol
         self.endpoint = endpoint

@@ -140,14 +140,19 @@ def _plain(value: str) -> str:
 
 @asynccontextmanager
 async def _throw_away(connection: Connection) -> AsyncGenerator[AbstractChannel]:
-    """Open a channel that is closed again, whatever happens meanwhile."""
-    channel = await connection.channel()
-    try:
-        yield channel
-    except ChannelRefused:
-        raise  # the broker has closed it
-    except BaseException:
-        if connection.alive:
-            connection.later(channel.close())
-        raise
-    await connection.call(channel.close())
+    """Open a channel that is closed again, whatever happens meanwhile.
+
+    One after the other: aiormq may forget to confirm a close when several come at
+    once, and then uses the number again, which costs the connection (504).
+    """
+    async with connection.throwing_away:
+        channel = await connection.channel()
+        try:
+            yield channel
+        except ChannelRefused:
+            raise  # the broker has closed it
+        except BaseException:
+            if connection.alive:
+                connection.later(channel.close())
+            raise
+        await connection.call(channel.close())

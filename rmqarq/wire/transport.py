@@ -197,9 +197,10 @@ class Transport:
             AccessRefused: The user may not look.
         """
         connection = await self._consume_link.connection()
-        wanted = list(queues)
-        found = await asyncio.gather(*(declare.count(connection, q) for q in wanted))
-        return {queue: count or 0 for queue, count in zip(wanted, found, strict=True)}
+        found: dict[str, int] = {}
+        for queue in queues:
+            found[queue] = await declare.count(connection, queue) or 0
+        return found
 
     def all_rungs(self) -> list[str]:
         """The names of the queues that may hold delayed messages of the prefix."""
