@@ -134,7 +134,8 @@ def story(sent: Sent, notes: list[dict[str, Any]]) -> tuple[str, str, str]:
     retries = [each for each in mine if each["what"] == "retry"]
     if not mine:
         return "never", "-", "not run"
-    planned = [each["at"] + each["delay"] for each in retries]
+    # an attempt fails at once, so the next is due a delay after its beginning
+    planned = [at + each["delay"] for at, each in zip(starts, retries, strict=False)]
     if sent.delay:
         planned.insert(0, sent.planned)
         starts = starts[:1]
