@@ -93,6 +93,8 @@ class TestBroker:
             await channel.basic_publish(
                 b"kept", routing_key=queue, properties=persistent
             )
+        # RabbitMQ writes down a new queue with some delay, a new message at once
+        await to_thread.run_sync(node.ctl, "eval", "mnesia:sync_log().")
         port, pid = node.port, node.pid
         await to_thread.run_sync(node.kill)
         assert not alive(pid)
