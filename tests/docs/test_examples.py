@@ -43,6 +43,7 @@ def start(broker: Broker, *arguments: str) -> subprocess.Popen[str]:
     prefix = f"docs-{secrets.token_hex(4)}" if "quickstart.py" in arguments else "docs"
     env = {key: text for key, text in os.environ.items() if key[:7] != "RMQARQ_"}
     env |= {"RMQARQ_URL": broker.url, "RMQARQ_PREFIX": prefix, "LC_ALL": "C.UTF-8"}
+    env["PYTHONUNBUFFERED"] = "1"  # so that print and log keep their order
     return subprocess.Popen(
         [sys.executable, "-W", "error", *arguments],
         cwd=EXAMPLES,
