@@ -110,9 +110,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Who may import a library; for type checkers likewise."""
 
-LONG_FUNCTIONS = {
-    "cli.run.run",  # one parameter a flag, and each flag with its help
-}
+LONG_FUNCTIONS: set[str] = set()
 MANY_PARAMETERS = {
     "cli.run.run",  # one parameter a flag
 }

@@ -20,65 +20,73 @@ if TYPE_CHECKING:
     from rmqarq.settings import Settings
 
 
+Path = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is.")]
+BurstMode = Annotated[
+    bool, typer.Option("--burst", "-b", help="Stop when the queues are empty.")
+]
+BurstTimeout = Annotated[float | None, typer.Option(help="Longest burst, in seconds.")]
+BurstCheckInterval = Annotated[
+    float | None, typer.Option(help="Seconds between two looks at the queues.")
+]
+NoWaitTasks = Annotated[
+    bool,
+    typer.Option(
+        "--no-wait-tasks",
+        help="End a burst without waiting for running jobs; they are given back.",
+    ),
+]
+WaitDelayed = Annotated[
+    bool,
+    typer.Option(
+        "--wait-delayed",
+        help="In a burst, wait for every delayed job under the prefix,"
+        " those of other apps included.",
+    ),
+]
+Url = Annotated[
+    str | None, typer.Option("--url", "-u", help="Broker URL, or several: a,b.")
+]
+Queues = Annotated[
+    list[str] | None,
+    typer.Option("--queue", "-q", help="Queue to consume; may be given several times."),
+]
+PrefetchCount = Annotated[
+    int | None,
+    typer.Option("--prefetch-count", "-p", help="Unfinished messages per queue."),
+]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", "-c", help="Jobs at the same time.")
+]
+MaxJobs = Annotated[int | None, typer.Option(help="Stop after so many jobs.")]
+FailOnDead = Annotated[
+    bool,
+    typer.Option("--fail-on-dead", help="Exit with 5 when jobs were dead-lettered."),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option("--log-level", "-l", help="debug, info, warning or error."),
+]
+ShutdownGrace = Annotated[
+    float | None, typer.Option(help="Seconds to wait for running jobs at a stop.")
+]
+
+
 def run(  # noqa: PLR0913 - one parameter a flag
-    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is.")],
+    app: Path,
     *,
-    burst: Annotated[
-        bool, typer.Option("--burst", "-b", help="Stop when the queues are empty.")
-    ] = False,
-    burst_timeout: Annotated[
-        float | None, typer.Option(help="Longest burst, in seconds.")
-    ] = None,
-    burst_check_interval: Annotated[
-        float | None, typer.Option(help="Seconds between two looks at the queues.")
-    ] = None,
-    no_wait_tasks: Annotated[
-        bool,
-        typer.Option(
-            "--no-wait-tasks",
-            help="End a burst without waiting for running jobs; they are given back.",
-        ),
-    ] = False,
-    wait_delayed: Annotated[
-        bool,
-        typer.Option(
-            "--wait-delayed",
-            help="In a burst, wait for every delayed job under the prefix,"
-            " those of other apps included.",
-        ),
-    ] = False,
-    url: Annotated[
-        str | None, typer.Option("--url", "-u", help="Broker URL, or several: a,b.")
-    ] = None,
-    queue: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--queue", "-q", help="Queue to consume; may be given several times."
-        ),
-    ] = None,
-    prefetch_count: Annotated[
-        int | None,
-        typer.Option("--prefetch-count", "-p", help="Unfinished messages per queue."),
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", help="Jobs at the same time.")
-    ] = None,
-    max_jobs: Annotated[
-        int | None, typer.Option(help="Stop after so many jobs.")
-    ] = None,
-    fail_on_dead: Annotated[
-        bool,
-        typer.Option(
-            "--fail-on-dead", help="Exit with 5 when jobs were dead-lettered."
-        ),
-    ] = False,
-    log_level: Annotated[
-        str | None,
-        typer.Option("--log-level", "-l", help="debug, info, warning or error."),
-    ] = None,
-    shutdown_grace: Annotated[
-        float | None, typer.Option(help="Seconds to wait for running jobs at a stop.")
-    ] = None,
+    burst: BurstMode = False,
+    burst_timeout: BurstTimeout = None,
+    burst_check_interval: BurstCheckInterval = None,
+    no_wait_tasks: NoWaitTasks = False,
+    wait_delayed: WaitDelayed = False,
+    url: Url = None,
+    queue: Queues = None,
+    prefetch_count: PrefetchCount = None,
+    concurrency: Concurrency = None,
+    max_jobs: MaxJobs = None,
+    fail_on_dead: FailOnDead = False,
+    log_level: LogLevel = None,
+    shutdown_grace: ShutdownGrace = None,
 ) -> None:
     """Run a worker for the App in MODULE:APP.
 
