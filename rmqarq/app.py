@@ -175,9 +175,7 @@ class App(Generic[StateT]):
 
             await enqueue_chain(self._wrapping, send)(order.message)
         else:
-            publication = self._outbox.publication(order.message, order)
-            deadline = asyncio.get_running_loop().time() + self._patience
-            await self.transport.publish(publication, deadline)
+            await self._publish(order.message, order)
         return Job(order.message.id, spec.task, order.queue)
 
     async def enqueue_many(self, jobs: Sequence[JobSpec[R]], /) -> list[Job[R]]:

@@ -102,15 +102,9 @@ class Transport:
             ConfigurationError: The broker refuses what must be declared before.
         """
         batch = (publication,)
-        channel = self._channel
         self._publishing += 1
         try:
-            if channel is not None and self._ready(channel, batch):
-                receipt = channel.send(batch, deadline)
-                await receipt.done
-                errors = receipt.errors
-            else:
-                errors = await self._publish_once(batch, deadline)
+            errors = await self._publish_once(batch, deadline)
             if errors:
                 errors = await self._repeat(batch, errors, deadline)
         finally:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rmqarq.errors import EncodeError, RmqarqError
-from rmqarq.outcome import DeadLettered, Failure, Outcome, Released, Retried, Succeeded
+from rmqarq.outcome import (
+    Aborted,
+    DeadLettered,
+    Failure,
+    Outcome,
+    Released,
+    Retried,
+    Succeeded,
+)
 from rmqarq.wire import properties
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import NO_HEADERS, Header, Properties, PropertyError
@@ -97,8 +105,11 @@ class Settler:
             case Released():
                 self._stats.returned += 1
                 run.delivery.release()
-            case _:
+            case Aborted():
                 self._ack(run)
+            case _:
+                msg = f"{type(outcome).__name__} can't be settled"
+                raise TypeError(msg)
 
     async def bury(self, run: Run, outcome: DeadLettered) -> None:
         """Put a message, its bytes unchanged, into the dead-letter queue."""
