@@ -14,6 +14,7 @@ Reason: TypeAlias = Literal[
     "undecodable",
     "too large",
     "unknown task",
+    "crashed",
 ]
 """Why a job is dead, as written into its dead letter."""
 
@@ -33,7 +34,7 @@ class Failure(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True, tag=True):
-    """How a run ended; one of the five below."""
+    """How a run ended; one of the six below."""
 
 
 class Succeeded(Outcome, frozen=True):
@@ -58,6 +59,16 @@ class DeadLettered(Outcome, frozen=True):
 
 class Aborted(Outcome, frozen=True):
     """The job was cancelled on request."""
+
+
+class Crashed(Outcome, frozen=True):
+    """The process that ran the job, and nothing else, died of it.
+
+    Args:
+        how: What ended the process, such as `killed by SIGKILL`.
+    """
+
+    how: str
 
 
 class Released(Outcome, frozen=True):

@@ -10,12 +10,15 @@ class Stats(Struct):
 
     Args:
         completed: Runs that succeeded.
-        failed: Jobs that failed for good: retries used up, rejected, not retryable.
+        failed: Jobs that failed for good: retries used up, rejected, not retryable,
+            crashed.
         retried: Runs that ended in another attempt.
         dead_lettered: Messages put into a dead-letter queue, whatever the reason.
         deferred: Messages sent on unrun: too early, or an unknown task.
         returned: Messages given back unfinished.
         duplicates: Redeliveries recognised as running or done already.
+        suspected: Messages moved to a suspect lane: they had come back three times.
+        crashed: Times a suspect ended the process that ran it in isolation.
         stuck: Runs that ignored their cancellation and were left behind.
         reconnects: Times a connection was made anew after a loss.
         pending: Ready messages left in the queues at the end; `None` when not known.
@@ -28,6 +31,8 @@ class Stats(Struct):
     deferred: int = 0
     returned: int = 0
     duplicates: int = 0
+    suspected: int = 0
+    crashed: int = 0
     stuck: int = 0
     reconnects: int = 0
     pending: int | None = None

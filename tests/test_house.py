@@ -49,6 +49,7 @@ FLOORS: dict[str, list[str]] = {
         "wire.codec",
         "wire.tap",
         "wire.connection",
+        "wire.refusal",
         "wire.opening",
         "wire.link",
         "wire.publisher",
@@ -69,20 +70,27 @@ FLOORS: dict[str, list[str]] = {
         "transports",
         "task",
         "app",
+        "loader",
     ],
     "worker": [
         "worker.ending",
         "worker.admission",
         "worker.burst",
+        "worker.history",
         "worker.roster",
+        "worker.lifespan",
         "worker.executor",
+        "worker.pipe",
+        "worker.isolated",
+        "worker.isolation",
         "worker.reports",
         "worker.settle",
         "worker.intake",
+        "worker.watchdog",
         "worker.dispatcher",
         "worker.worker",
     ],
-    "command line": ["cli.loader", "cli.run", "cli.main"],
+    "command line": ["cli.run", "cli.main"],
 }
 """A file imports only from the files before it, for type checkers likewise."""
 
@@ -101,6 +109,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wire.consumer",
         "wire.declare",
         "wire.opening",
+        "wire.refusal",
     },
     "pamqp": set(),
     "yarl": {"wire.opening"},
@@ -280,7 +289,7 @@ def test_only_the_codec_and_the_decoders_build_coders_of_msgspec() -> None:
                 text = ast.unparse(node.value)
                 if re.fullmatch(r"msgspec(\.(json|msgpack|yaml|toml))?|module", text):
                     builders.add(name)
-    assert builders <= {"wire.codec", "decoders"}
+    assert builders <= {"wire.codec", "decoders", "worker.pipe"}
     assert "wire.codec" in builders
 
 
@@ -412,6 +421,7 @@ MACHINE = re.compile(
 )
 BORING = {".git", ".venv", "__pycache__", ".hypothesis", ".pytest_cache"}
 BORING |= {".mypy_cache", ".ruff_cache", "dist", "build"}
+BORING |= {f".venv-3.{minor}" for minor in range(11, 15)}  # of tests/run --all-pythons
 
 
 def files_of_the_project() -> Iterator[Path]:

@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from rmqarq import logs
-from rmqarq.cli.loader import load
+from rmqarq.loader import load
 from rmqarq.worker import Worker
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
         },
     )
     logs.set_up(settings.log_level, settings.language)
-    worker = Worker(found, settings, queues=queue or ())
+    worker = Worker(found, settings, queues=queue or (), path=app)
     uvloop = importlib.util.find_spec("uvloop") is not None
     anyio.run(_work, worker, backend_options={"use_uvloop": uvloop})
     raise typer.Exit(_exit_code(worker))

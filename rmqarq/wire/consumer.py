@@ -6,6 +6,8 @@ import asyncio
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from rmqarq.wire import frames, properties
 
 if TYPE_CHECKING:
@@ -18,6 +20,25 @@ if TYPE_CHECKING:
 
 
 END_TIMEOUT = 3.0
+
+
+class Source(Struct, frozen=True):
+    """What to consume.
+
+    Args:
+        queue: The queue.
+        home: The work queue that it belongs to and is declared with; often itself.
+        prefetch: The most messages the broker may send before we settle.
+    """
+
+    queue: str
+    home: str
+    prefetch: int
+
+    @property
+    def suspect(self) -> bool:
+        """Whether its jobs must run in isolation."""
+        return self.queue != self.home
 
 
 class Delivery:
@@ -43,7 +64,17 @@ class Delivery:
     @property
     def queue(self) -> str:
         """The queue it came from."""
-        return self._consumer.queue
+        return self._consumer.source.queue
+
+    @property
+    def home(self) -> str:
+        """The work queue that this belongs to: for a suspect, where it came from."""
+        return self._consumer.source.home
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it must run in isolation."""
+        return self._consumer.source.suspect
 
     @property
     def consumer(self) -> Consumer:
@@ -85,7 +116,7 @@ class Consumer:
     Args:
         connection: The connection it is on.
         channel: A fresh channel, used for nothing else.
-        queue: The queue to consume.
+        source: What to consume.
         on_delivery: Called for each message, inside the reader: it must not block.
 
     Attributes:
@@ -96,10 +127,10 @@ class Consumer:
         self,
         connection: Connection,
         channel: AbstractChannel,
-        queue: str,
+        source: Source,
         on_delivery: Callable[[Delivery], None],
     ) -> None:
-        self.queue = queue
+        self.source = source
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._connection = connection
@@ -121,11 +152,8 @@ class Consumer:
         """How many deliveries are open: the broker sends them again if this ends."""
         return len(self._tags)
 
-    async def start(self, prefetch: int) -> None:
+    async def start(self) -> None:
         """Ask the broker for messages.
-
-        Args:
-            prefetch: The most it may send before we settle (`basic.qos`).
 
         Raises:
             ConnectionLost: The link broke.
@@ -133,8 +161,9 @@ class Consumer:
         """
         self._connection.tap.register(self._channel.number, self._on_event)
         call = self._connection.call
-        await call(self._channel.basic_qos(prefetch_count=prefetch))
-        answer = await call(self._channel.basic_consume(self.queue, _unused))
+        source, channel = self.source, self._channel
+        await call(channel.basic_qos(prefetch_count=source.prefetch))
+        answer = await call(channel.basic_consume(source.queue, _unused))
         self._tag = answer.consumer_tag
 
     async def cancel(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+SUSPECT = ".suspect"
+
 
 class Names(Struct, frozen=True):
     """The names of our own objects.
@@ -35,7 +37,7 @@ class Names(Struct, frozen=True):
 
 def suspect_lane(queue: str) -> str:
     """The name of the lane for jobs of `queue` that must run in isolation."""
-    return f"{queue}.suspect"
+    return queue + SUSPECT
 
 
 def dead_letter_key(queue: str) -> str:

@@ -7,13 +7,15 @@ import os
 import socket
 import ssl
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiormq
-from aiormq.exceptions import AMQPConnectionError, ProbableAuthenticationError
+from aiormq.exceptions import AMQPConnectionError
 
-from rmqarq.errors import AccessRefused, ConfigurationError, ConnectionFailed
-from rmqarq.wire.connection import Connection, quiet, retrieve, text_of
+from rmqarq.errors import ConfigurationError, ConnectionFailed
+from rmqarq.wire.connection import Connection, quiet, retrieve
+from rmqarq.wire.refusal import refusal
 from rmqarq.wire.tap import TapProtocol
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ async def connect(endpoint: Endpoint, settings: Settings, role: str) -> Connecti
     error = asyncio.CancelledError() if task.cancelled() else task.exception()
     if error is not None:
         _forget_frames(error)
-        raise _connect_error(endpoint, factory.protocol, error) from error
+        said = factory.protocol.closed if factory.protocol is not None else None
+        raise refusal(endpoint, said, error) from error
     if factory.protocol is None:
         raise ConfigurationError("this aiormq ignores transport_factory; we need 7.2.4")
     return Connection(task.result(), factory.protocol, endpoint)
@@ -116,37 +119,13 @@ async def _cancelled(task: asyncio.Task[aiormq.Connection]) -> None:
         await asyncio.wait((task,), timeout=1)
 
 
-def _connect_error(
-    endpoint: Endpoint, protocol: TapProtocol | None, error: BaseException | None
-) -> Exception:
-    closed = protocol.closed if protocol is not None else None
-    text = closed.text if closed else text_of(error)
-    passing = " limit " in text or " down" in text  # it ends without a change of ours
-    refused = closed is not None and closed.code in (403, 530) and not passing
-    if refused or isinstance(error, ProbableAuthenticationError):
-        return AccessRefused(
-            "the broker {endpoint} refuses us: {text}; check user, password,"
-            " virtual host and permissions",
-            endpoint=str(endpoint),
-            text=text,
-        )
-    if isinstance(error, ConfigurationError):
-        return error
-    if isinstance(getattr(error, "__cause__", None), ssl.SSLCertVerificationError):
-        return ConfigurationError(
-            "the certificate of {endpoint} is not trusted: {text};"
-            " name its authority with tls_ca",
-            endpoint=str(endpoint),
-            text=text,
-        )
-    return ConnectionFailed(
-        "the broker {endpoint} can't be reached: {text}",
-        endpoint=str(endpoint),
-        text=text,
-    )
-
-
 def _tls_context(settings: Settings) -> ssl.SSLContext:
+    for name in ("tls_ca", "tls_cert", "tls_key"):
+        path = getattr(settings, name)
+        if path and not Path(path).is_file():
+            raise ConfigurationError(
+                "{setting} names no file: {path}", setting=name, path=repr(path)
+            )
     try:
         context = ssl.create_default_context(cafile=settings.tls_ca)
         if settings.tls_cert:

@@ -86,7 +86,9 @@ def immediate(letter: Letter, queue: str, *, home: str | None = None) -> Publica
     return Publication("", queue, ready, letter.body, (home or queue,))
 
 
-def delayed(letter: Letter, queue: str, delay: float, names: Names) -> Publication:
+def delayed(
+    letter: Letter, queue: str, delay: float, names: Names, *, home: str | None = None
+) -> Publication:
     """Send through the delay ladder.
 
     Args:
@@ -94,11 +96,12 @@ def delayed(letter: Letter, queue: str, delay: float, names: Names) -> Publicati
         queue: Where it shall arrive.
         delay: After how many seconds, rounded up to 100 ms.
         names: The names of the ladder.
+        home: The work queue that `queue` belongs to and is declared with.
 
     Raises:
         PropertyError: As for `Letter.template`.
     """
     way = plan(delay, names)
     ready = letter.template({**letter.headers, "CC": way.cc})
-    needs: tuple[str | Rung, ...] = (queue, *way.rungs)
+    needs: tuple[str | Rung, ...] = (home or queue, *way.rungs)
     return Publication(way.exchange, queue, ready, letter.body, needs)

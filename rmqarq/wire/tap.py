@@ -20,6 +20,7 @@ from rmqarq.wire.frames import (
     Confirm,
     Deliver,
     Event,
+    FrameError,
     Returned,
     Splitter,
     decode_method,
@@ -60,6 +61,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         self._clock = loop.time
         self._passed_on_at = 0.0
         self._tapped = False
+        self._corrupt: FrameError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport: content is written to it directly."""
@@ -83,8 +85,17 @@ class TapProtocol(asyncio.StreamReaderProtocol):
     def data_received(self, data: bytes) -> None:
         """Cut into frames, hand out what is tapped, pass on the rest.
 
-        An exception here closes the connection, and `connection_lost` carries it.
+        What is no frame ends the connection; `connection_lost` tells the reason.
         """
+        if self._corrupt is not None:
+            return
+        try:
+            self._take(data)
+        except FrameError as error:
+            self._corrupt = error
+            self.transport.abort()
+
+    def _take(self, data: bytes) -> None:
         buffer, frames = self._splitter.feed(data)
         taps = self._taps
         passed_on: list[bytes] = []
@@ -156,6 +167,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all taps at once: this is the first and best sign of a lost link."""
+        exc = exc or self._corrupt
         text = str(exc) if exc else "the link was closed"
         self._end_taps(self.closed or Closed(0, text))
         self.on_lost(exc)

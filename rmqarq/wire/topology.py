@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from rmqarq.errors import ConfigurationError
 from rmqarq.wire.delay import DECADES, Rung
-from rmqarq.wire.names import Names, dead_letter_key, suspect_lane
+from rmqarq.wire.names import SUSPECT, Names, dead_letter_key, suspect_lane
 
 if TYPE_CHECKING:
     from rmqarq.settings import Settings
@@ -74,10 +74,11 @@ def check_name(queue: object) -> None:
         or not _NAME.fullmatch(queue)
         or len(queue) > 240
         or queue.startswith("amq.")
+        or queue.endswith(SUSPECT)
     ):
         raise ConfigurationError(
             "the queue name {queue} can't be used: 1 to 240 letters, digits, spaces"
-            " or -_.:@#,/+ and no 'amq.' at the beginning",
+            " or -_.:@#,/+, no 'amq.' at the beginning and no '.suspect' at the end",
             queue=repr(queue),
         )
 

@@ -15,7 +15,7 @@ from rmqarq.url import parse_urls
 from rmqarq.wire import declare, topology
 from rmqarq.wire.attempts import Attempts
 from rmqarq.wire.connection import ChannelRefused
-from rmqarq.wire.consumer import Consumer, Delivery
+from rmqarq.wire.consumer import Consumer, Delivery, Source
 from rmqarq.wire.delay import Rung, every_rung
 from rmqarq.wire.link import Link
 from rmqarq.wire.names import Names
@@ -161,7 +161,7 @@ class Transport:
                 gone = failed[0]
 
     async def consume(
-        self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]
+        self, source: Source, on_delivery: Callable[[Delivery], None]
     ) -> Consumer:
         """Start to consume a queue, declared before if need be.
 
@@ -170,17 +170,19 @@ class Transport:
             ConfigurationError: The broker refuses; trying again will not help.
         """
         connection = await self._consume_link.connection()
-        await self._ensure(connection, (queue,))
+        await self._ensure(connection, (source.home,))
+        if source.suspect and self._settings.declare == "passive":
+            await declare.require(connection, source.queue)
         channel = await connection.channel()
-        consumer = Consumer(connection, channel, queue, on_delivery)
+        consumer = Consumer(connection, channel, source, on_delivery)
         try:
-            await consumer.start(prefetch)
+            await consumer.start()
         except asyncio.CancelledError:
             consumer.discard()
             raise
         except ChannelRefused as error:
-            connection.ensured.discard(queue)
-            raise declare.explained(error, queue) from error
+            connection.ensured.discard(source.home)
+            raise declare.explained(error, source.queue) from error
         return consumer
 
     async def count(self, queues: Iterable[str]) -> dict[str, int]:

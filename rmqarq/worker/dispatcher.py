@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rmqarq.context import Context
 from rmqarq.errors import DecodeError
@@ -16,6 +16,8 @@ from rmqarq.wire.codec import Codec
 from rmqarq.wire.properties import NO_HEADERS, PropertyError
 from rmqarq.worker.admission import Postponed, admit, unknown
 from rmqarq.worker.executor import Executor, failure_of, timeout_of
+from rmqarq.worker.history import Detour, came_back, detour, history_of
+from rmqarq.worker.isolation import Isolation
 from rmqarq.worker.roster import Roster, Run
 from rmqarq.worker.settle import Settler
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from rmqarq.task import Task
     from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.transport import Transport
+
+    Verdict: TypeAlias = DeadLettered | Postponed | Detour
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,7 @@ class Dispatcher:
         state: What the functions see as `ctx.state`.
         stats: The counters to raise.
         on_enough: Called when `max_jobs` have been started.
+        path: Where a process of its own finds the App, as MODULE:APP.
 
     Attributes:
         settler: Performs the outcomes.
@@ -63,6 +68,7 @@ class Dispatcher:
         state: Any,
         stats: Stats,
         on_enough: Callable[[], None],
+        path: str | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks = app.tasks
@@ -72,6 +78,7 @@ class Dispatcher:
         self._on_enough = on_enough
         self._codec = Codec(settings)
         self._executor = Executor(app, settings)
+        self._isolation = Isolation(path, settings, self._executor) if path else None
         self._roster = Roster(settings.cancel_grace, self._leave_behind)
         self.settler = Settler(transport, self._codec, settings, stats, self._roster)
         self.delivered = False
@@ -83,6 +90,7 @@ class Dispatcher:
         self._expected_until = 0.0
         self._starting = True
         self._closed = False
+        self._mentioned = False
 
     @property
     def under_way(self) -> int:
@@ -99,6 +107,13 @@ class Dispatcher:
         """Whether code that ignored its cancellation is still running."""
         tasks = any(not task.done() for task in (*self._left, *self._run_tasks()))
         return tasks or self._executor.busy_threads > 0
+
+    def job_of(self, task: asyncio.Task[Any] | None) -> str:
+        """Say which job an asyncio task runs, for people to read."""
+        for run in self._roster:
+            if run.task is task and run.decoded is not None:
+                return f"{run.decoded.message.task} {run.decoded.message.id}"
+        return "code that runs beside the jobs"
 
     def take(self, delivery: Delivery) -> None:
         """Run a delivery now, or when a slot is free; called inside the reader."""
@@ -138,6 +153,11 @@ class Dispatcher:
         now = self._loop.time()
         for run in self._roster:
             run.interrupt("shutdown", now)
+
+    async def close(self) -> None:
+        """End the isolated process, if there is one."""
+        if self._isolation is not None:
+            await self._isolation.close()
 
     def abandon(self) -> None:
         """Let go of what could not even be settled; the broker delivers it again."""
@@ -214,15 +234,20 @@ class Dispatcher:
             return
         if message.eta is not None:
             await self._wait_out(message.eta - time.time())
-        ctx = Context(message, self._state, delivery.queue, delivery.redelivered)
-        run.ctx = ctx
-        timeout = timeout_of(task, self._settings)
-        if timeout is not None:
-            run.deadline = self._loop.time() + timeout
+        if delivery.suspect and self._isolation is not None:
+            outcome = await self._isolation.execute(run, task, message)
+            await self.settler.settle(run, outcome)
+            return
+        ctx = Context(message, self._state, delivery.home, came_back(delivery))
+        run.deadline = self._deadline(task)
         outcome = await self._executor.execute(run, task, decoded, ctx)
         if not run.detached:
             await self.settler.settle(run, outcome)
             await self._executor.after(ctx)
+
+    def _deadline(self, task: Task[..., Any]) -> float | None:
+        timeout = timeout_of(task, self._settings)
+        return None if timeout is None else self._loop.time() + timeout
 
     async def _wait_out(self, early: float) -> None:
         """Make up for the broker's clock, which may be some milliseconds ahead."""
@@ -240,11 +265,16 @@ class Dispatcher:
             self._on_enough()
         return self._started > most
 
-    def _verdict(
-        self, run: Run, task: Task[..., Any] | None
-    ) -> DeadLettered | Postponed | None:
+    def _verdict(self, run: Run, task: Task[..., Any] | None) -> Verdict | None:
+        """Decide what is not to run; what came back too often is looked at first."""
         assert run.decoded is not None, "read before it is judged"
         message, now = run.decoded.message, time.time()
+        if run.delivery.suspect:
+            self._mention_isolation()
+        elif run.delivery.redelivered:
+            way = detour(history_of(run.delivery))
+            if way is not None:
+                return way
         if task is not None or message.expired(now):
             return admit(message, now)
         try:
@@ -253,11 +283,21 @@ class Dispatcher:
             headers = NO_HEADERS
         return unknown(headers, now, self._settings.unknown_task_wait)
 
-    async def _turn_away(
-        self, run: Run, verdict: DeadLettered | Postponed | None
-    ) -> None:
+    def _mention_isolation(self) -> None:
+        """Say once what it costs when a process of its own can't find the App."""
+        if self._isolation is None and not self._mentioned:
+            self._mentioned = True
+            log.warning(
+                "suspects run in this process, since no module holds the App: one that"
+                " kills its process kills this worker, each time; give"
+                " Worker(path='MODULE:APP')"
+            )
+
+    async def _turn_away(self, run: Run, verdict: Verdict | None) -> None:
         run.settling = True
-        if isinstance(verdict, Postponed):
+        if isinstance(verdict, Detour):
+            await self.settler.redirect(run, verdict)
+        elif isinstance(verdict, Postponed):
             await self.settler.postpone(run, verdict)
         elif verdict is not None:
             await self.settler.bury(run, verdict)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rmqarq.settings import Settings
     from rmqarq.task import Task
     from rmqarq.wire.codec import Decoded
-    from rmqarq.worker.roster import Run
+    from rmqarq.worker.roster import Execution
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Executor:
         return self._threads.busy
 
     async def execute(
-        self, run: Run, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
+        self, run: Execution, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
     ) -> Outcome:
         """Run the function, the hooks of its start before it.
 
@@ -81,7 +81,9 @@ class Executor:
         if self._hooks.job_end:
             await call_hooks(self._hooks.job_end, ctx)
 
-    def interrupted(self, run: Run, task: Task[..., Any], message: Message) -> Outcome:
+    def interrupted(
+        self, run: Execution, task: Task[..., Any], message: Message
+    ) -> Outcome:
         """Say what becomes of a run that was cancelled, by who asked for it."""
         if run.interrupted == "shutdown":
             return Released()
@@ -90,7 +92,7 @@ class Executor:
         return self._again(task, message, failure_of(error))
 
     async def _outcome(
-        self, run: Run, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
+        self, run: Execution, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
     ) -> Outcome:
         message, serializer = decoded
         assert task.signature is not None, "every registered task has one"
@@ -117,7 +119,11 @@ class Executor:
             return self._failed(run, task, message, error)
 
     def _failed(
-        self, run: Run, task: Task[..., Any], message: Message, error: BaseException
+        self,
+        run: Execution,
+        task: Task[..., Any],
+        message: Message,
+        error: BaseException,
     ) -> Outcome:
         """Decide after an exception, whichever: a task may not end the worker."""
         signal = _signal_in(error)
@@ -128,7 +134,7 @@ class Executor:
 
     def _cancelled(
         self,
-        run: Run,
+        run: Execution,
         task: Task[..., Any],
         message: Message,
         error: asyncio.CancelledError,
@@ -191,7 +197,7 @@ def _signal_in(error: BaseException) -> JobSignal | None:
     return error if isinstance(error, JobSignal) else None
 
 
-def _is_running(run: Run) -> bool:
+def _is_running(run: Execution) -> bool:
     """Tell whether this code runs in the job's own asyncio task."""
     try:
         return asyncio.current_task() is run.task

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
-    from rmqarq.wire.consumer import Consumer, Delivery
+    from rmqarq.wire.consumer import Consumer, Delivery, Source
     from rmqarq.wire.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ class Intake:
 
     Args:
         transport: Where to consume.
-        queues: What to consume.
-        prefetch: Unfinished messages per queue.
+        sources: What to consume.
         on_delivery: Called for each message, inside the reader.
         on_loss: Called when a consumer has ended, with its open deliveries.
     """
@@ -40,14 +39,12 @@ class Intake:
     def __init__(
         self,
         transport: Transport,
-        queues: Sequence[str],
-        prefetch: int,
+        sources: Sequence[Source],
         on_delivery: Callable[[Delivery], None],
         on_loss: Callable[[int], None],
     ) -> None:
         self._transport = transport
-        self._queues = queues
-        self._prefetch = prefetch
+        self._sources = sources
         self._on_delivery = on_delivery
         self._on_loss = on_loss
         self._consumers: dict[str, Consumer] = {}
@@ -59,9 +56,9 @@ class Intake:
         Raises:
             ConfigurationError: The broker refuses one of them.
         """
-        ready = [asyncio.get_running_loop().create_future() for _ in self._queues]
-        for queue, each in zip(self._queues, ready, strict=True):
-            keeper = asyncio.create_task(self._keep(queue, each))
+        ready = [asyncio.get_running_loop().create_future() for _ in self._sources]
+        for source, each in zip(self._sources, ready, strict=True):
+            keeper = asyncio.create_task(self._keep(source, each))
             self._keepers.append(keeper)
         await asyncio.gather(*ready)
 
@@ -94,35 +91,33 @@ class Intake:
             if isinstance(result, Exception):  # the link is gone, and all with it
                 log.debug("a channel did not end in order: %(why)s", {"why": result})
 
-    async def _keep(self, queue: str, ready: asyncio.Future[None]) -> None:
+    async def _keep(self, source: Source, ready: asyncio.Future[None]) -> None:
         """Consume a queue for ever."""
         try:
             while True:
-                await self._consume(queue, ready)
+                await self._consume(source, ready)
         except Exception as error:
             if not ready.done():
                 ready.set_exception(error)
                 return
             raise
 
-    async def _consume(self, queue: str, ready: asyncio.Future[None]) -> None:
+    async def _consume(self, source: Source, ready: asyncio.Future[None]) -> None:
         """Consume a queue until its consumer ends.
 
         Raises:
             ConfigurationError: The broker refuses it.
         """
         try:
-            consumer = await self._transport.consume(
-                queue, self._prefetch, self._on_delivery
-            )
+            consumer = await self._transport.consume(source, self._on_delivery)
         except TransportError as error:
             log.warning(
                 "%(queue)s can't be consumed at present: %(problem)s",
-                {"queue": queue, "problem": error},
+                {"queue": source.queue, "problem": error},
             )
             await asyncio.sleep(random.uniform(0.05, 0.5))
             return
-        self._consumers[queue] = consumer
+        self._consumers[source.queue] = consumer
         began = asyncio.get_running_loop().time()
         if not ready.done():
             ready.set_result(None)
@@ -130,7 +125,7 @@ class Intake:
         self._on_loss(consumer.unsettled)
         log.warning(
             "the consumer of %(queue)s ended (%(cause)s); it is made anew",
-            {"queue": queue, "cause": cause},
+            {"queue": source.queue, "cause": cause},
         )
         with suppress(TransportError, ChannelRefused):
             await consumer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from rmqarq.worker.executor import timeout_of
@@ -60,7 +61,11 @@ def _warn_of_consumer_timeout(
     if timeout is None or timeout * waiting >= NEAR_CONSUMER_TIMEOUT:
         log.warning(
             "%(task)s may run longer than RabbitMQ lets a delivery stay open (30"
-            " minutes by default); raise it: rabbitmqctl set_policy rmqarq-long"
-            " '^%(queue)s$' '{\"consumer-timeout\": 86400000}' --apply-to queues",
-            {"task": task.name, "queue": queue},
+            " minutes by default); raise it: rabbitmqctl set_policy 'long-%(queue)s'"
+            " '^%(pattern)s' '{\"consumer-timeout\": 86400000}' --apply-to queues",
+            {
+                "task": task.name,
+                "queue": queue,
+                "pattern": re.escape(queue) + r"(\.suspect)?$",
+            },
         )

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rmqarq.context import Context
     from rmqarq.message import Message
     from rmqarq.wire.codec import Decoded
     from rmqarq.wire.consumer import Consumer, Delivery
 
 Interruption: TypeAlias = Literal["timeout", "shutdown"]
-Key: TypeAlias = tuple[str, int, int, float]
+Key: TypeAlias = tuple[str, str, int, int, float]
 
 SWEEP = 0.1
 REMEMBERED = 1000
@@ -23,46 +22,25 @@ DOUBT = 60.0
 """Seconds after which an ack has surely been handled, or its link found dead."""
 
 
-class Run:
-    """One job under way.
+class Execution:
+    """A function that runs in an asyncio task and may be cancelled once.
 
     Attributes:
-        delivery: What will be settled; a redelivery may take its place.
-        decoded: The message, once it is read.
-        ctx: What the function sees, once it runs.
         task: The asyncio task it runs in.
-        deadline: When it has run too long, by the clock of the loop.
         interrupted: Why it was cancelled, if it was.
         cancelled_at: When, by the clock of the loop.
         settling: The function has ended: nothing may be cancelled any more.
-        detached: It ignored its cancellation and was left behind.
         abandoned: The worker ends: nothing is settled any more.
     """
 
-    __slots__ = (
-        "abandoned",
-        "cancelled_at",
-        "ctx",
-        "deadline",
-        "decoded",
-        "delivery",
-        "detached",
-        "interrupted",
-        "settling",
-        "task",
-    )
+    __slots__ = ("abandoned", "cancelled_at", "interrupted", "settling", "task")
 
     task: asyncio.Task[None]
 
-    def __init__(self, delivery: Delivery) -> None:
-        self.delivery = delivery
-        self.decoded: Decoded | None = None
-        self.ctx: Context | None = None
-        self.deadline: float | None = None
+    def __init__(self) -> None:
         self.interrupted: Interruption | None = None
         self.cancelled_at = 0.0
         self.settling = False
-        self.detached = False
         self.abandoned = False
 
     def interrupt(self, why: Interruption, now: float) -> None:
@@ -72,6 +50,26 @@ class Run:
         self.interrupted = why
         self.cancelled_at = now
         self.task.cancel()
+
+
+class Run(Execution):
+    """One job under way.
+
+    Attributes:
+        delivery: What will be settled; a redelivery may take its place.
+        decoded: The message, once it is read.
+        deadline: When it has run too long, by the clock of the loop.
+        detached: It ignored its cancellation and was left behind.
+    """
+
+    __slots__ = ("deadline", "decoded", "delivery", "detached")
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__()
+        self.delivery = delivery
+        self.decoded: Decoded | None = None
+        self.deadline: float | None = None
+        self.detached = False
 
 
 class Roster:
@@ -112,7 +110,7 @@ class Roster:
         """Keep in mind that a job is done, for the case that its ack gets lost."""
         if not message.id:  # a foreign message that nothing tells from another
             return
-        self._done[_key(message)] = (run.delivery.consumer, self._loop.time())
+        self._done[_key(run, message)] = (run.delivery.consumer, self._loop.time())
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
 
@@ -133,13 +131,13 @@ class Roster:
             newcomer.delivery.redelivered or now < self._alert_until
         ):
             return False
-        key = _key(message)
+        key = _key(newcomer, message)
         for run in self._runs:
             if (
                 run is not newcomer
                 and run.decoded is not None
                 and not run.delivery.alive
-                and _key(run.decoded.message) == key
+                and _key(run, run.decoded.message) == key
             ):
                 run.delivery = newcomer.delivery
                 return True
@@ -166,6 +164,12 @@ class Roster:
             self._loop.call_later(SWEEP, self._sweep)
 
 
-def _key(message: Message) -> Key:
-    """What makes a delivery the same: neither a retry nor a second enqueue is."""
-    return (message.id, message.job_try, message.generation, message.enqueued_at)
+def _key(run: Run, message: Message) -> Key:
+    """What makes a delivery the same: no retry is, no second enqueue, no suspect."""
+    return (
+        run.delivery.queue,
+        message.id,
+        message.job_try,
+        message.generation,
+        message.enqueued_at,
+    )

@@ -18,6 +18,7 @@ import msgspec
 from rmqarq.errors import EncodeError, RmqarqError
 from rmqarq.outcome import (
     Aborted,
+    Crashed,
     DeadLettered,
     Failure,
     Outcome,
@@ -26,12 +27,13 @@ from rmqarq.outcome import (
     Succeeded,
 )
 from rmqarq.wire import properties
-from rmqarq.wire.names import Names
+from rmqarq.wire.names import Names, suspect_lane
 from rmqarq.wire.properties import NO_HEADERS, Header, Properties, PropertyError
 from rmqarq.wire.publication import Letter, Publication, delayed, immediate
 from rmqarq.wire.topology import dead_letter_queue
 from rmqarq.worker.admission import UNKNOWN_SINCE, Postponed
 from rmqarq.worker.executor import failure_of
+from rmqarq.worker.history import MOST_CRASHES, came_back, history_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,13 +45,14 @@ if TYPE_CHECKING:
     from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.delay import Rung
     from rmqarq.wire.transport import Transport
+    from rmqarq.worker.history import Detour
     from rmqarq.worker.roster import Roster, Run
 
 log = logging.getLogger(__name__)
 
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
 TURNED_AWAY = ("expired", "undecodable", "unknown task")
-FAILED_FOR_GOOD = ("retries used up", "rejected", "not retryable")
+FAILED_FOR_GOOD = ("retries used up", "rejected", "not retryable", "crashed")
 
 
 class Settler:
@@ -102,6 +105,8 @@ class Settler:
                 await self._retry(run, run.decoded, outcome)
             case DeadLettered():
                 await self.bury(run, outcome)
+            case Crashed():
+                await self._crash(run, outcome)
             case Released():
                 self._stats.returned += 1
                 run.delivery.release()
@@ -117,7 +122,7 @@ class Settler:
         message = decoded.message if decoded is not None else None
         headers = self._obituary(run, message, outcome)
         letter = _copy(run.delivery, message, headers)
-        queue = run.delivery.queue
+        queue = run.delivery.home
         dead = dead_letter_queue(queue, self._settings)
         try:
             publication = immediate(letter, dead, home=queue)
@@ -143,13 +148,14 @@ class Settler:
 
     async def postpone(self, run: Run, verdict: Postponed) -> None:
         """Send a message on unrun, its bytes unchanged, to come back later."""
-        headers: dict[str, Header] = {}
+        headers = history_of(run.delivery).headers()
         if verdict.unknown_since is not None:
             headers[UNKNOWN_SINCE] = verdict.unknown_since
         message = run.decoded.message if run.decoded is not None else None
         letter = _copy(run.delivery, message, headers)
-        publication = delayed(letter, run.delivery.queue, verdict.delay, self._names)
-        if await self._follow_up(run, publication):
+        publication = self._delayed(run, letter, verdict.delay)
+        # not remembered: it is the very same message that comes back
+        if await self._follow_up(run, publication, remember=False):
             self._stats.deferred += 1
             log.info(
                 "%(task)s %(id)s is put off for %(delay).1f s: %(why)s",
@@ -162,6 +168,47 @@ class Settler:
             )
             if verdict.why == "early":
                 self._expect(publication, verdict.delay)
+
+    async def redirect(self, run: Run, way: Detour) -> None:
+        """Send on what came back: to the suspect lane, or to be counted."""
+        assert run.decoded is not None, "read before it is judged"
+        home = run.delivery.home
+        message = run.decoded.message
+        letter = _copy(run.delivery, message, way.history.headers())
+        queue = suspect_lane(home) if way.suspect else home
+        publication = immediate(letter, queue, home=home)
+        if await self._follow_up(run, publication, remember=False) and way.suspect:
+            self._stats.suspected += 1
+            log.warning(
+                "%(task)s %(id)s came back unfinished %(returns)d times;"
+                " it runs in isolation from now on",
+                {
+                    "task": letter.task,
+                    "id": letter.job_id,
+                    "returns": way.history.returns,
+                },
+            )
+
+    async def _crash(self, run: Run, outcome: Crashed) -> None:
+        """Count a crash that is proven; after the second the job is dead."""
+        self._stats.crashed += 1
+        history = history_of(run.delivery)
+        crashes = history.crashes + 1
+        if crashes >= MOST_CRASHES:
+            failure = Failure("Crashed", outcome.how)
+            await self.bury(run, DeadLettered("crashed", failure))
+            return
+        assert run.decoded is not None, "only what was decoded has run"
+        history = msgspec.structs.replace(history, crashes=crashes)
+        letter = _copy(run.delivery, run.decoded.message, history.headers())
+        delivery = run.delivery
+        publication = immediate(letter, delivery.queue, home=delivery.home)
+        if await self._follow_up(run, publication, remember=False):
+            log.warning(
+                "%(task)s %(id)s ended its isolated process (%(how)s); once more,"
+                " to be sure",
+                {"task": letter.task, "id": letter.job_id, "how": outcome.how},
+            )
 
     async def _retry(self, run: Run, decoded: Decoded, outcome: Retried) -> None:
         message = next_attempt(decoded.message, outcome.delay, time.time())
@@ -177,12 +224,15 @@ class Settler:
             content_type=encoded.content_type,
             content_encoding=encoded.content_encoding,
             priority=_properties(run.delivery).priority or 0,
+            headers=history_of(run.delivery).headers()
+            if came_back(run.delivery)
+            else {},
         )
-        queue = run.delivery.queue
         if outcome.delay > 0:
-            publication = delayed(letter, queue, outcome.delay, self._names)
+            publication = self._delayed(run, letter, outcome.delay)
         else:
-            publication = immediate(letter, queue)
+            delivery = run.delivery
+            publication = immediate(letter, delivery.queue, home=delivery.home)
         if await self._follow_up(run, publication):
             self._stats.retried += 1
             log.warning(
@@ -225,6 +275,12 @@ class Settler:
             self.roster.remember(run, run.decoded.message)
         run.delivery.ack()
 
+    def _delayed(self, run: Run, letter: Letter, delay: float) -> Publication:
+        """Send it back to where it came from, later."""
+        delivery = run.delivery
+        home = delivery.home
+        return delayed(letter, delivery.queue, delay, self._names, home=home)
+
     def _expect(self, publication: Publication, delay: float) -> None:
         self.horizon = max(self.horizon, asyncio.get_running_loop().time() + delay)
         self.rungs.update(
@@ -238,7 +294,7 @@ class Settler:
         now = int(time.time() * 1000)
         headers: dict[str, Header] = {
             "x-rmqarq-reason": outcome.reason,
-            "x-rmqarq-queue": run.delivery.queue,
+            "x-rmqarq-queue": run.delivery.home,
             "x-rmqarq-worker": self._worker,
             "x-rmqarq-last-at": now,
         }

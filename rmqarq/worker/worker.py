@@ -7,25 +7,29 @@ import logging
 import math
 import signal
 import threading
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
-from rmqarq.context import State
 from rmqarq.errors import ConnectionFailed, RmqarqError, TransportError
+from rmqarq.loader import path_of
 from rmqarq.middleware import call_hooks
 from rmqarq.stats import Stats
+from rmqarq.wire.consumer import Source
+from rmqarq.wire.names import suspect_lane
 from rmqarq.wire.topology import check_name
 from rmqarq.worker import reports
 from rmqarq.worker.burst import Burst, Look
 from rmqarq.worker.dispatcher import Dispatcher
 from rmqarq.worker.ending import Ending, Why
 from rmqarq.worker.intake import Intake
+from rmqarq.worker.lifespan import lifespan_of
+from rmqarq.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Collection, Coroutine
+    from collections.abc import Awaitable, Collection, Coroutine
 
     from rmqarq.app import App
     from rmqarq.settings import Settings
@@ -44,6 +48,9 @@ class Worker:
         app: Whose tasks to run.
         settings: Instead of the App's own.
         queues: What to consume; by default the queues of all registered tasks.
+        path: MODULE:APP, where a process of its own finds the App: jobs that came
+            back three times run there. By default it is looked for among the
+            imported modules; if it is nowhere, such jobs run in this process.
 
     Attributes:
         stats: What was done so far.
@@ -62,6 +69,7 @@ class Worker:
         settings: Settings | None = None,
         *,
         queues: Collection[str] = (),
+        path: str | None = None,
     ) -> None:
         if settings is not None:
             app.configure(settings)
@@ -72,6 +80,7 @@ class Worker:
         self._given_queues = tuple(dict.fromkeys(queues))
         for queue in self._given_queues:
             check_name(queue)
+        self._path = path
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
@@ -125,7 +134,7 @@ class Worker:
             watcher = asyncio.create_task(self._watch_signals(main))
         try:
             if await self._connect():
-                async with self._lifespan() as state:
+                async with lifespan_of(self.app) as state:
                     await self._serve(state)
         except asyncio.CancelledError:
             if not self._force.is_set():
@@ -167,14 +176,6 @@ class Worker:
             self._request("broker unreachable")
         return not self._stop.is_set()
 
-    @asynccontextmanager
-    async def _lifespan(self) -> AsyncGenerator[Any]:
-        if self.app.lifespan is None:
-            yield State()
-        else:
-            async with self.app.lifespan() as state:
-                yield state
-
     async def _serve(self, state: Any) -> None:
         transport = self.app.transport
         self.app.state = state
@@ -185,12 +186,14 @@ class Worker:
             state,
             self.stats,
             lambda: self._request("enough jobs"),
+            self._path or path_of(self.app),
         )
-        prefetch = self.settings.prefetch_count
         intake = Intake(
-            transport, self.queues, prefetch, dispatcher.take, dispatcher.note_loss
+            transport, self._sources(), dispatcher.take, dispatcher.note_loss
         )
         helpers: list[asyncio.Task[None]] = []
+        watchdog = Watchdog(dispatcher.job_of)
+        watchdog.start()
         try:
             for hook in self.app.hooks.startup:
                 await self._unless_stopped(hook(state))
@@ -204,6 +207,7 @@ class Worker:
             with anyio.CancelScope(shield=True):
                 await self._drain(intake, dispatcher)
                 await call_hooks(self.app.hooks.shutdown, state)
+            watchdog.stop()
             self.app.state = None
 
     def _helpers(self, dispatcher: Dispatcher) -> list[Coroutine[Any, Any, None]]:
@@ -225,15 +229,25 @@ class Worker:
         dispatcher.interrupt_all()
         await dispatcher.idle(settings.cancel_grace + SETTLE_GRACE, self._force)
         dispatcher.abandon()
+        await self._unless(self._force, dispatcher.close())
         await self._unless(self._force, intake.close())
         if not self._force.is_set():
             self.stats.pending = await self._count()
+
+    def _consumed(self) -> list[str]:
+        return [source.queue for source in self._sources()]
+
+    def _sources(self) -> list[Source]:
+        """What to consume: each queue and, one at a time, its suspects."""
+        prefetch = self.settings.prefetch_count
+        queues = [Source(queue, queue, prefetch) for queue in self.queues]
+        return queues + [Source(suspect_lane(each), each, 1) for each in self.queues]
 
     async def _count(self) -> int | None:
         """Count what is left in the queues; `None` when the broker can't be asked."""
         with suppress(RmqarqError, TimeoutError):
             async with asyncio.timeout(COUNT_TIMEOUT):
-                counts = await self.app.transport.count(self.queues)
+                counts = await self.app.transport.count(self._consumed())
                 return sum(counts.values())
         return None
 
@@ -320,7 +334,7 @@ class Worker:
             held = sum((await transport.count(settler.rung_names())).values())
             if not held:
                 settler.rungs.clear()
-        ready = sum((await transport.count(self.queues)).values())
+        ready = sum((await transport.count(self._consumed())).values())
         delivered, dispatcher.delivered = dispatcher.delivered, False
         return Look(
             now=self._now(),

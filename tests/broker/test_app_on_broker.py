@@ -156,9 +156,10 @@ async def test_all_four_hooks_are_called_around_and_see_how_each_job_ended(
     assert events[-1] == ("shutdown", 7)
     of_good = [each for each in events if each[1:2] in (("good",), (7,))]
     assert of_good[:3] == [("start", "good", 1), ("run", 7), ("end", "good", 1)]
-    tries = [("start", "again", 1), ("end", "again", 1)]
-    tries += [("start", "again", 2), ("end", "again", 2)]
-    assert [each for each in events if each[1:2] == ("again",)] == tries
+    tries = [each for each in events if each[1:2] == ("again",)]
+    for kind in ("start", "end"):  # the next try may begin before a hook has ended
+        assert [each[2] for each in tries if each[0] == kind] == [1, 2]
+    assert tries[0] == ("start", "again", 1)
     assert outcomes["good"] == [Succeeded(5)]
     assert [type(each) for each in outcomes["again"]] == [Retried, Succeeded]
     (dead,) = outcomes["bad"]
@@ -521,13 +522,12 @@ async def test_passive_declares_nothing_and_says_what_is_missing(
     await app.close()
     assert await declared(broker.url, queue) == (None, None)
     async with channel_to(broker.url) as channel:  # any arguments will do
-        for name in (queue, f"{queue}_dlq"):
+        for name in (queue, f"{queue}.suspect", f"{queue}_dlq"):
             await channel.queue_declare(name, durable=True)
     async with running(app) as worker:
         await work.enqueue()
         await until(lambda: worker.stats.dead_lettered == 1)
     await wait_for_count(broker.url, f"{queue}_dlq", ready=1)
-    assert await declared(broker.url, f"{queue}.suspect") == (None, None)
 
 
 async def test_a_worker_says_which_queue_does_not_fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -48,6 +49,39 @@ def load(path: str) -> App[Any]:
         what=type(found).__name__,
         apps=_apps_in(module),
     )
+
+
+def path_of(app: App[Any]) -> str | None:
+    """Find out where a new process could load an App from, as MODULE:APP.
+
+    Returns:
+        `None` when no module that can be imported holds it, e.g. because a function
+        has made it.
+    """
+    found: dict[str, str] = {}
+    for name, module in tuple(sys.modules.items()):
+        for attribute, value in tuple(getattr(module, "__dict__", {}).items()):
+            if value is app and (importable := _importable(name, module)):
+                found.setdefault(importable, f"{importable}:{attribute}")
+    homes = [task.fn.__module__ for task in app.tasks.values()]
+    best = next((home for home in homes if home in found), next(iter(found), None))
+    return found[best] if best is not None else None
+
+
+def _importable(name: str, module: ModuleType) -> str | None:
+    """Give the name under which a new process can import a module."""
+    if name != "__main__":
+        return name
+    if module.__spec__ is not None:  # python -m
+        return module.__spec__.name
+    file = getattr(module, "__file__", None)
+    stem = Path(file or "").stem
+    try:
+        spec = importlib.util.find_spec(stem) if stem.isidentifier() else None
+    except (ImportError, ValueError):
+        return None
+    same = spec is not None and spec.origin and file and Path(spec.origin) == Path(file)
+    return stem if same else None
 
 
 def _import(name: str, path: str) -> ModuleType:

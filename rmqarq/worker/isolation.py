@@ -1,0 +1,288 @@
+"""Runs suspects one at a time in a process of their own, whose death is the proof.
+
+A suspect came back too often for anybody to know why: restarts, bad links, or because
+it kills its worker. In here it can only kill a process that runs nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rmqarq.outcome import Crashed, Outcome, Released
+from rmqarq.worker import pipe
+from rmqarq.worker.executor import timeout_of
+
+if TYPE_CHECKING:
+    from rmqarq.message import Message
+    from rmqarq.settings import Settings
+    from rmqarq.task import Task
+    from rmqarq.worker.executor import Executor
+    from rmqarq.worker.roster import Run
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT = 60.0
+IDLE = 30.0
+LAST_WORDS = 0.5
+PAUSE, LONGEST_PAUSE = 1.0, 30.0
+
+
+class Isolation:
+    """The isolated process of a worker, started when the first suspect comes.
+
+    Args:
+        path: Where it finds the App, as MODULE:APP.
+        settings: The worker's.
+        executor: Knows what becomes of a job that was cancelled.
+    """
+
+    def __init__(self, path: str, settings: Settings, executor: Executor) -> None:
+        self._start = pipe.Start(path, settings, list(sys.path))
+        self._settings = settings
+        self._executor = executor
+        self._turn = asyncio.Lock()
+        self._child: Child | None = None
+        self._retirement: asyncio.TimerHandle | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._pause = PAUSE
+
+    async def execute(
+        self, run: Run, task: Task[..., Any], message: Message
+    ) -> Outcome:
+        """Run a job in the isolated process, when it is its turn.
+
+        Raises:
+            asyncio.CancelledError: The worker itself was cancelled.
+        """
+        try:
+            async with self._turn:
+                self._stay()
+                try:
+                    return await self._execute(run, task, message)
+                finally:
+                    self._retire_later()
+        except asyncio.CancelledError:
+            if run.abandoned or run.interrupted is None:
+                raise
+            run.settling = True
+            run.task.uncancel()
+            return self._executor.interrupted(run, task, message)
+
+    async def close(self) -> None:
+        """End the process, in good order if it is idle."""
+        self._stay()
+        if self._child is not None and self._turn.locked():
+            self._child.kill()
+        self._dismiss()
+        await asyncio.gather(*self._leaving)
+
+    async def _execute(
+        self, run: Run, task: Task[..., Any], message: Message
+    ) -> Outcome:
+        while True:
+            child = await self._ready()
+            if child is None:
+                return Released()
+            proof = child.fresh
+            timeout = timeout_of(task, self._settings)
+            if timeout is not None:
+                run.deadline = asyncio.get_running_loop().time() + timeout
+            outcome = await self._watch(run, child)
+            if not isinstance(outcome, Crashed):
+                run.settling = True
+                return outcome
+            self._child = None
+            if proof:
+                run.settling = True
+                return outcome
+            # what an earlier job left behind may be to blame: once more, all alone
+
+    async def _ready(self) -> Child | None:
+        """Give the process, made anew when need be; `None` when it can't be made."""
+        if self._child is not None and self._child.alive:
+            return self._child
+        try:
+            self._child = await Child.start(self._start)
+        except (OSError, ChildNotReady) as error:
+            log.error(  # noqa: TRY400
+                "the isolated process can't be started, suspects have to wait:"
+                " %(problem)s",
+                {"problem": error},
+            )
+            await asyncio.sleep(self._pause)
+            self._pause = min(LONGEST_PAUSE, self._pause * 2)
+            return None
+        self._pause = PAUSE
+        return self._child
+
+    async def _watch(self, run: Run, child: Child) -> Outcome:
+        """Wait for the outcome, and see to it that a cancelled job really ends.
+
+        Raises:
+            asyncio.CancelledError: The run was cancelled; the process is idle or dead.
+        """
+        delivery = run.delivery
+        order = pipe.Order(delivery.home, delivery.properties, delivery.body)
+        answer = asyncio.ensure_future(child.run(order))
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            try:
+                if run.interrupted is None or run.abandoned:
+                    raise
+                run.settling = True  # it ends in here, not by the roster's sweep
+                child.send(pipe.Interrupt(run.interrupted))
+                await asyncio.wait((answer,), timeout=self._settings.cancel_grace)
+                if answer.done() and not isinstance(answer.result(), Crashed):
+                    run.task.uncancel()
+                    return answer.result()
+                raise
+            finally:
+                if not answer.done():
+                    child.kill()
+                    await answer
+
+    def _retire_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._retirement = loop.call_later(IDLE, self._dismiss)
+
+    def _stay(self) -> None:
+        if self._retirement is not None:
+            self._retirement.cancel()
+            self._retirement = None
+
+    def _dismiss(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            leaving = asyncio.ensure_future(child.leave(self._settings.cancel_grace))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+
+class ChildNotReady(Exception):
+    """The isolated process ended, or said nothing, before it was ready."""
+
+
+class Child:
+    """One isolated process.
+
+    Attributes:
+        fresh: It has not run anything yet: if it dies, its first job has done it.
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._dead = asyncio.ensure_future(process.wait())
+        self.fresh = True
+
+    @classmethod
+    async def start(cls, word: pipe.Start) -> Child:
+        """Start a process and wait until the App is loaded in it.
+
+        Raises:
+            OSError: There can't be one more process.
+            ChildNotReady: It ended before, or did nothing for a minute.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            number = theirs.fileno()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "rmqarq.worker.isolated", str(number)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(number,),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        child = cls(process, *await asyncio.open_connection(sock=ours))
+        try:
+            child.send(word)
+            async with asyncio.timeout(START_TIMEOUT):
+                answer = await child.hear()
+            if not isinstance(answer, pipe.Ready):
+                raise ChildNotReady(await child.death())
+        except TimeoutError:
+            child.kill()
+            msg = f"it was not ready after {START_TIMEOUT:g} s"
+            raise ChildNotReady(msg) from None
+        except BaseException:
+            child.kill()
+            raise
+        return child
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can run a job."""
+        return not self._dead.done()
+
+    def send(self, word: pipe.ToChild) -> None:
+        """Send one frame; a dead process hears nothing."""
+        self._writer.write(pipe.pack(word))
+
+    async def run(self, order: pipe.Order) -> Outcome:
+        """Run one job; the death of the process is an outcome, too."""
+        self.send(order)
+        answer = await self.hear()
+        self.fresh = False
+        if isinstance(answer, pipe.Ended):
+            return answer.outcome
+        return Crashed(await self.death())
+
+    async def hear(self) -> pipe.ToWorker | None:
+        """Wait for the next frame; `None` when the process has died instead."""
+        frame = asyncio.ensure_future(self._frame())
+        try:
+            await asyncio.wait((frame, self._dead), return_when=asyncio.FIRST_COMPLETED)
+            if not frame.done():  # what it said last may still be on its way
+                await asyncio.wait((frame,), timeout=LAST_WORDS)
+            return frame.result() if frame.done() else None
+        finally:
+            frame.cancel()
+
+    async def death(self) -> str:
+        """Say how the process ended."""
+        code = await self._dead
+        self._writer.close()
+        if code < 0:
+            return f"killed by {_signal_name(-code)}"
+        return f"ended with exit code {code}"
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self.alive:
+            self._process.kill()
+
+    async def leave(self, grace: float) -> None:
+        """Ask the process to end, and see to it that it does."""
+        self.send(pipe.Leave())
+        await asyncio.wait((self._dead,), timeout=grace)
+        self.kill()
+        await self.death()
+
+    async def _frame(self) -> pipe.ToWorker | None:
+        try:
+            length = int.from_bytes(await self._reader.readexactly(pipe.LENGTH), "big")
+            return pipe.to_worker(await self._reader.readexactly(length))
+        except (OSError, asyncio.IncompleteReadError):
+            return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,105 @@
+"""What a worker and its isolated process say to each other, as frames on a socket."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from rmqarq.outcome import (
+    Aborted,
+    DeadLettered,
+    Released,
+    Retried,
+    Succeeded,
+)
+from rmqarq.settings import Settings
+from rmqarq.worker.roster import Interruption
+
+LENGTH = 4
+Ending: TypeAlias = Succeeded | Retried | DeadLettered | Aborted | Released
+
+
+class Start(Struct, frozen=True, tag=True):
+    """The first word of the worker: what to load.
+
+    Args:
+        path: MODULE:APP.
+        settings: The worker's.
+        sys_path: Where the worker finds modules.
+    """
+
+    path: str
+    settings: Settings
+    sys_path: list[str]
+
+
+class Order(Struct, frozen=True, tag=True):
+    """Run one job.
+
+    Args:
+        queue: The work queue it came from.
+        properties: Its encoded properties.
+        body: Its payload.
+    """
+
+    queue: str
+    properties: bytes
+    body: bytes
+
+
+class Interrupt(Struct, frozen=True, tag=True):
+    """Cancel the job.
+
+    Args:
+        why: `timeout` or `shutdown`.
+    """
+
+    why: Interruption
+
+
+class Leave(Struct, frozen=True, tag=True):
+    """No more jobs: end in good order."""
+
+
+class Ready(Struct, frozen=True, tag=True):
+    """The App is loaded and its lifespan entered."""
+
+
+class Ended(Struct, frozen=True, tag=True):
+    """The job has ended.
+
+    Args:
+        outcome: How.
+    """
+
+    outcome: Ending
+
+
+ToChild: TypeAlias = Start | Order | Interrupt | Leave
+ToWorker: TypeAlias = Ready | Ended
+
+
+def pack(word: ToChild | ToWorker) -> bytes:
+    """Encode one frame, its length first."""
+    body = msgspec.msgpack.encode(word)
+    return len(body).to_bytes(LENGTH, "big") + body
+
+
+def to_child(body: bytes) -> ToChild:
+    """Decode a frame that the worker sent."""
+    word: ToChild = _decoder(ToChild).decode(body)
+    return word
+
+
+def to_worker(body: bytes) -> ToWorker:
+    """Decode a frame that the isolated process sent."""
+    word: ToWorker = _decoder(ToWorker).decode(body)
+    return word
+
+
+@cache
+def _decoder(kind: Any) -> Any:
+    return msgspec.msgpack.Decoder(kind)
