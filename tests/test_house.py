@@ -48,6 +48,7 @@ FLOORS: dict[str, list[str]] = {
         "wire.publication",
         "wire.codec",
         "wire.tap",
+        "wire.pulse",
         "wire.connection",
         "wire.refusal",
         "wire.opening",

@@ -23,6 +23,7 @@ from aiormq.exceptions import (
 )
 
 from rmqarq.errors import ConnectionLost as Lost
+from rmqarq.wire.pulse import Pulse
 from rmqarq.wire.tap import TapProtocol
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Connection:
         self._amqp = amqp
         self._background: set[asyncio.Task[Any]] = set()
         self._watchers: list[Callable[[], None]] = []
+        heartbeat = int(amqp.connection_tune.heartbeat or 0)
+        self._pulse = Pulse(protocol, heartbeat, self.abort)
         protocol.limit_frames(self.frame_max)
         protocol.on_lost = self._on_lost
         protocol.on_change = self._on_change
@@ -238,6 +241,7 @@ class Connection:
         cause = closed.text if closed else str(error or "closed by the other side")
         if not self.end.done():
             self.end.set_result(cause)
+        self._pulse.stop()
         self._on_change()
 
 

@@ -44,6 +44,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         closed: What the broker said when it closed the connection, if it did.
         blocked: Why the broker does not read us at present, or `None`.
         paused: True while the socket takes no more bytes.
+        heard_at: When the last bytes came, by the clock of the loop.
     """
 
     transport: asyncio.Transport
@@ -59,6 +60,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         self._splitter = Splitter(FIRST_FRAME_MAX)
         self._taps: dict[int, tuple[Assembler, Sink]] = {}
         self._clock = loop.time
+        self.heard_at = loop.time()
         self._passed_on_at = 0.0
         self._tapped = False
         self._corrupt: FrameError | None = None
@@ -129,7 +131,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         return isinstance(event, Confirm)
 
     def _pass_on(self, frames: list[bytes]) -> None:
-        now = self._clock()
+        now = self.heard_at = self._clock()
         if frames:
             super().data_received(b"".join(frames))
         elif self._tapped and now - self._passed_on_at >= HEARTBEAT_PAUSE:

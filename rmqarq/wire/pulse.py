@@ -1,0 +1,63 @@
+"""Ends a link on which nothing is heard any more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rmqarq.wire.tap import TapProtocol
+
+PATIENCE = 2.5
+"""Heartbeats; RabbitMQ sends two in each (AMQP 0-9-1, "Heartbeats", in its docs)."""
+SECOND_LOOK = 0.5
+
+
+class Pulse:
+    """Listens whether the other side still sends, bytes of any kind.
+
+    aiormq gives up after three heartbeats and three seconds; half-open links, where
+    the network swallows everything, shall be noticed sooner.
+
+    Args:
+        protocol: Knows when it was heard last.
+        heartbeat: The negotiated heartbeat in seconds; 0 means that there is none.
+        on_silence: Called once, with a sentence for people to read.
+    """
+
+    def __init__(
+        self,
+        protocol: TapProtocol,
+        heartbeat: int,
+        on_silence: Callable[[str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._protocol = protocol
+        self._heartbeat = heartbeat
+        self._on_silence = on_silence
+        self._suspicious = False
+        self._timer: asyncio.TimerHandle | None = None
+        if heartbeat:
+            self._wait(heartbeat / 2)
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        silence = self._loop.time() - self._protocol.heard_at
+        if silence <= PATIENCE * self._heartbeat:
+            self._suspicious = False
+            self._wait(self._heartbeat / 2)
+        elif self._suspicious:
+            self._on_silence(f"nothing was heard for {silence:.1f} s")
+        else:
+            # a process that was busy or frozen may have what was sent before it still
+            self._suspicious = True
+            self._wait(SECOND_LOOK)
