@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from rmqarq.errors import ConfigurationError, DecodeError
-from rmqarq.wire.codec import UNREADABLE, is_pydantic, typed_decoder
+from rmqarq.wire.codec import UNREADABLE, is_pydantic, problem_of, typed_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,7 +73,7 @@ class Decoders:
             raise DecodeError(
                 "the arguments of {task} do not fit: {problem}",
                 task=self._task,
-                problem=str(error),
+                problem=problem_of(error),
             ) from error
         return values, named
 
@@ -95,7 +95,7 @@ class Decoders:
         try:
             return decoder.decode(raw)
         except UNREADABLE as error:
-            raise misfit(self._task, name, str(error)) from error
+            raise misfit(self._task, name, problem_of(error)) from error
 
 
 def _fast_decoder(

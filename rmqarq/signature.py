@@ -15,7 +15,7 @@ from rmqarq.decoders import POSITIONAL, Decoders, misfit
 from rmqarq.equality import brief, same
 from rmqarq.errors import DecodeError, EncodeError
 from rmqarq.hints import hint_of, is_context, parameters_of
-from rmqarq.wire.codec import UNREADABLE, encoder
+from rmqarq.wire.codec import UNREADABLE, encoder, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -156,7 +156,7 @@ class Signature:
         return made[serializer]
 
     def _unreadable(self, error: Exception) -> DecodeError:
-        text = str(error)
+        text = problem_of(error)
         found = _INDEX.search(text)
         if found is None:
             return DecodeError(

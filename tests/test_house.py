@@ -75,6 +75,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "worker": [
         "worker.ending",
+        "worker.event_loop",
         "worker.admission",
         "worker.burst",
         "worker.history",

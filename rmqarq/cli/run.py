@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import anyio
 import msgspec
 import typer
 
 from rmqarq import logs
 from rmqarq.loader import load
 from rmqarq.worker import Worker
+from rmqarq.worker.event_loop import run_to_the_end
 
 if TYPE_CHECKING:
     from rmqarq.settings import Settings
@@ -116,8 +116,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     )
     logs.set_up(settings.log_level, settings.language)
     worker = Worker(found, settings, queues=queue or (), path=app)
-    uvloop = importlib.util.find_spec("uvloop") is not None
-    anyio.run(_work, worker, backend_options={"use_uvloop": uvloop})
+    run_to_the_end(partial(_work, worker))
     raise typer.Exit(_exit_code(worker))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import time
 import zlib
 from functools import cache
@@ -30,6 +31,10 @@ _SERIALIZERS: dict[str, Serializer] = {
     "application/x-msgpack": "msgpack",
     "application/vnd.msgpack": "msgpack",
 }
+# msgspec quotes what it found instead of a known value or field
+_QUOTED = re.compile(
+    r"(Invalid (?:enum )?value|unknown field) .*?(?= - at `|$)", re.DOTALL
+)
 UNREADABLE = (
     msgspec.MsgspecError,
     UnicodeError,
@@ -124,7 +129,7 @@ class Codec:
                 message = _completed(message, properties.decode(raw_properties))
         except UNREADABLE as error:
             raise DecodeError(
-                "the message can't be read: {problem}", problem=str(error)
+                "the message can't be read: {problem}", problem=problem_of(error)
             ) from error
         return Decoded(message, serializer)
 
@@ -218,9 +223,29 @@ def _encode_foreign(value: Any) -> Any:
 
 def _decode_foreign(kind: type[Any], value: Any) -> Any:
     if is_pydantic(kind):
-        return kind.model_validate_json(msgspec.json.encode(value))
+        return _validated(kind, value)
     msg = f"{kind} can't be built from a message"
     raise NotImplementedError(msg)
+
+
+def _validated(kind: Any, value: Any) -> Any:
+    """Build a pydantic model; its error would quote the input."""
+    try:
+        return kind.model_validate_json(msgspec.json.encode(value))
+    except ValueError as error:
+        find: Any = getattr(error, "errors", None)
+        if find is None:
+            raise
+        problems = find(include_url=False, include_input=False, include_context=False)
+        text = "; ".join(
+            f"{each['msg']} at {'.'.join(map(str, each['loc']))}" for each in problems
+        )
+        raise ValueError(text) from None
+
+
+def problem_of(error: Exception) -> str:
+    """Say what is wrong with a body without a word of it: it may hold secrets."""
+    return _QUOTED.sub(r"\1", str(error))
 
 
 def _completed(message: Envelope, found: properties.Properties) -> Envelope:

@@ -132,6 +132,10 @@ class Connection:
         """Call back when the link is unblocked, writable again, or lost."""
         self._watchers.append(callback)
 
+    def distrust_stalls(self) -> None:
+        """Trust no delivery that was in the socket while this process stood still."""
+        self._pulse.distrust_stalls()
+
     async def channel(self, *, confirms: bool = False) -> AbstractChannel:
         """Open a channel.
 

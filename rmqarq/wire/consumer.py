@@ -159,6 +159,7 @@ class Consumer:
             ConnectionLost: The link broke.
             ChannelRefused: The broker refuses, e.g. for want of permission.
         """
+        self._connection.distrust_stalls()
         self._connection.tap.register(self._channel.number, self._on_event)
         call = self._connection.call
         source, channel = self.source, self._channel

@@ -1,4 +1,4 @@
-"""Ends a link on which nothing is heard any more."""
+"""Ends a link on which nothing is heard any more, or where we were not heard."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 PATIENCE = 2.5
 """Heartbeats; RabbitMQ sends two in each (AMQP 0-9-1, "Heartbeats", in its docs)."""
 SECOND_LOOK = 0.5
+LONGEST_STALL = 1.5
+"""Heartbeats; RabbitMQ gives up a mute client after two to three."""
 
 
 class Pulse:
@@ -42,6 +44,11 @@ class Pulse:
         if heartbeat:
             self._wait(heartbeat / 2)
 
+    def distrust_stalls(self) -> None:
+        """End the link, too, when this process has stood still for too long."""
+        if self._heartbeat:
+            self._protocol.longest_stall = LONGEST_STALL * self._heartbeat
+
     def stop(self) -> None:
         """Listen no longer."""
         if self._timer is not None:
@@ -51,6 +58,7 @@ class Pulse:
         self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
+        self._protocol.turn()
         silence = self._loop.time() - self._protocol.heard_at
         if silence <= PATIENCE * self._heartbeat:
             self._suspicious = False

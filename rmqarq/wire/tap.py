@@ -9,6 +9,7 @@ because a frame written to a closing channel costs the whole connection (504).
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from rmqarq.wire.frames import (
@@ -45,6 +46,8 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         blocked: Why the broker does not read us at present, or `None`.
         paused: True while the socket takes no more bytes.
         heard_at: When the last bytes came, by the clock of the loop.
+        longest_stall: Seconds that this process may stand still; after more, what
+            lies in the socket has been given to others.
     """
 
     transport: asyncio.Transport
@@ -60,10 +63,11 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         self._splitter = Splitter(FIRST_FRAME_MAX)
         self._taps: dict[int, tuple[Assembler, Sink]] = {}
         self._clock = loop.time
-        self.heard_at = loop.time()
+        self.heard_at = self._turned_at = loop.time()
+        self.longest_stall = math.inf
         self._passed_on_at = 0.0
         self._tapped = False
-        self._corrupt: FrameError | None = None
+        self._fault: Exception | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport: content is written to it directly."""
@@ -89,13 +93,32 @@ class TapProtocol(asyncio.StreamReaderProtocol):
 
         What is no frame ends the connection; `connection_lost` tells the reason.
         """
-        if self._corrupt is not None:
-            return
-        try:
-            self._take(data)
-        except FrameError as error:
-            self._corrupt = error
-            self.transport.abort()
+        self.heard_at = self._clock()
+        if self._fault is None and not self._stood_still():
+            try:
+                self._take(data)
+            except FrameError as error:
+                self._give_up(error)
+
+    def turn(self) -> None:
+        """Take note that the event loop turns; to be called from time to time."""
+        if not self._stood_still():
+            self._turned_at = self._clock()
+
+    def _stood_still(self) -> bool:
+        """Give up the link when the broker has given us up long ago.
+
+        A process that was frozen, or busy for long, would else run what still lies in
+        its socket, though it runs elsewhere by now.
+        """
+        if self._clock() - self._turned_at <= self.longest_stall:
+            return False
+        self._give_up(ConnectionError("this process stood still for too long"))
+        return True
+
+    def _give_up(self, fault: Exception) -> None:
+        self._fault = self._fault or fault
+        self.transport.abort()
 
     def _take(self, data: bytes) -> None:
         buffer, frames = self._splitter.feed(data)
@@ -131,7 +154,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         return isinstance(event, Confirm)
 
     def _pass_on(self, frames: list[bytes]) -> None:
-        now = self.heard_at = self._clock()
+        now = self.heard_at
         if frames:
             super().data_received(b"".join(frames))
         elif self._tapped and now - self._passed_on_at >= HEARTBEAT_PAUSE:
@@ -169,7 +192,7 @@ class TapProtocol(asyncio.StreamReaderProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End all taps at once: this is the first and best sign of a lost link."""
-        exc = exc or self._corrupt
+        exc = exc or self._fault
         text = str(exc) if exc else "the link was closed"
         self._end_taps(self.closed or Closed(0, text))
         self.on_lost(exc)

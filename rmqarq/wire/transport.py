@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING
 
 from rmqarq.errors import (
@@ -325,7 +326,7 @@ class Transport:
                 elif isinstance(error, ConnectionLost) and error.refusal:
                     refused = await self._publish_alone(batch[at], deadline)
                     if refused is not None:
-                        final[at] = refused
+                        final[at] = attempts.judged(at, refused)
                 else:
                     again.append(at)
             if not again:
@@ -342,9 +343,24 @@ class Transport:
     ) -> RmqarqError | None:
         """Publish on a channel of its own what may have cost others theirs.
 
+        Its link may go with the channel of another one; then it is tried again.
+
         Returns:
             What the broker has against it; `None` when it is stored.
         """
+        while True:
+            outcome = await self._try_alone(publication, deadline)
+            if not isinstance(outcome, ConnectionLost):
+                return outcome
+            if outcome.refusal:
+                text = str(outcome.params["cause"])
+                refusal = ChannelRefused(outcome.refusal, text)
+                return declare.explained(refusal, publication.routing_key)
+            await asyncio.sleep(random.uniform(0.01, 0.1))
+
+    async def _try_alone(
+        self, publication: Publication, deadline: float
+    ) -> RmqarqError | None:
         try:
             usual = await self._make_ready((publication,), deadline)
             opened = await usual.connection.channel(confirms=True)
@@ -353,13 +369,9 @@ class Transport:
         channel = PublishChannel(usual.connection, opened.number)
         receipt = channel.send((publication,), deadline)
         await receipt.done
-        outcome = receipt.errors.get(0)
         if channel.usable:
-            await usual.connection.call(opened.close())
-        if not isinstance(outcome, ConnectionLost):
-            return outcome
-        refusal = ChannelRefused(outcome.refusal, str(outcome.params["cause"]))
-        return declare.explained(refusal, publication.routing_key)
+            usual.connection.later(opened.close())
+        return receipt.errors.get(0)
 
 
 def _chunks(

@@ -53,6 +53,9 @@ class Executor:
         self._settings = settings
         self._backoff = Backoff(base=settings.retry_backoff)
         self._threads = Threads(settings.concurrency)
+        worker = asyncio.current_task()
+        assert worker is not None, "made by a running worker"
+        self._worker = worker
 
     @property
     def busy_threads(self) -> int:
@@ -140,8 +143,8 @@ class Executor:
         error: asyncio.CancelledError,
     ) -> Outcome:
         """Tell our own cancellation from the worker's end and the function's doing."""
-        if run.abandoned:
-            raise error
+        if run.abandoned or self._worker.cancelling():
+            raise error  # all tasks of the loop are cancelled: it is about to end
         if run.interrupted is not None:
             return self.interrupted(run, task, message)
         while run.task.cancelling():  # the function has cancelled its own task

@@ -24,6 +24,7 @@ from rmqarq.worker import reports
 from rmqarq.worker.burst import Burst, Look
 from rmqarq.worker.dispatcher import Dispatcher
 from rmqarq.worker.ending import Ending, Why
+from rmqarq.worker.event_loop import run_to_the_end
 from rmqarq.worker.intake import Intake
 from rmqarq.worker.lifespan import lifespan_of
 from rmqarq.worker.watchdog import Watchdog
@@ -105,7 +106,7 @@ class Worker:
         Raises:
             ConfigurationError: As for `run`.
         """
-        return anyio.run(self.run)
+        return run_to_the_end(self.run)
 
     async def run(self, *, signals: bool = True) -> Stats:
         """Work until `stop()`, a signal, enough jobs, or the end of a burst.
