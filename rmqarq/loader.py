@@ -60,7 +60,7 @@ def path_of(app: App[Any]) -> str | None:
     """
     found: dict[str, str] = {}
     for name, module in tuple(sys.modules.items()):
-        for attribute, value in tuple(getattr(module, "__dict__", {}).items()):
+        for attribute, value in tuple(_contents(module).items()):
             if value is app and (importable := _importable(name, module)):
                 found.setdefault(importable, f"{importable}:{attribute}")
     homes = [task.fn.__module__ for task in app.tasks.values()]
@@ -68,12 +68,21 @@ def path_of(app: App[Any]) -> str | None:
     return found[best] if best is not None else None
 
 
+def _contents(module: object) -> dict[str, object]:
+    """Give what a module holds, without making a lazy one load."""
+    try:
+        contents: dict[str, object] = object.__getattribute__(module, "__dict__")
+    except AttributeError:  # anything may stand in sys.modules
+        return {}
+    return contents
+
+
 def _importable(name: str, module: ModuleType) -> str | None:
     """Give the name under which a new process can import a module."""
     if name != "__main__":
         return name
-    if module.__spec__ is not None:  # python -m
-        return module.__spec__.name
+    if module.__spec__ is not None:  # python -m, or python DIRECTORY
+        return module.__spec__.name if module.__spec__.name != name else None
     file = getattr(module, "__file__", None)
     stem = Path(file or "").stem
     try:

@@ -6,8 +6,9 @@
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER PIP_TARGET PIP_PREFIX
 unset CDPATH
 root=$(pwd -P)
-venv=$root/.venv
-stamp=$venv/installed
+
+use_venv() { venv=$root/$1 stamp=$root/$1/installed; }
+use_venv .venv
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf '%s: %s\n' "$program" "$*" >&2; exit 1; }
@@ -46,7 +47,7 @@ make_venv() {
         [ ! -e "$place" ] || [ -w "$place" ] ||
             fail "$place belongs to another user; run this as that user, or in a copy of your own"
     done
-    say "make .venv with $("$python" --version)"
+    say "make ${venv##*/} with $("$python" --version)"
     "$python" -m venv --clear "$venv" >/dev/null 2>&1 && return
     if may_install && apt_install python3-venv && "$python" -m venv --clear "$venv"
     then return; fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import logging
 import os
 import types
@@ -251,11 +252,11 @@ def test_the_keywords_of_an_app_are_the_settings_but_for_the_url() -> None:
 
 
 def test_every_setting_is_described_in_order() -> None:
-    text = Settings.__doc__ or ""
+    text = inspect.getdoc(Settings) or ""  # the same indentation on every Python
     described = [
         line.partition(":")[0].strip()
         for line in text.partition("Args:")[2].partition("Raises:")[0].splitlines()
-        if line.startswith("        ") and not line.startswith("         ")
+        if line.startswith("    ") and not line.startswith("     ")
     ]
     assert described == list(Settings.__struct_fields__)
 

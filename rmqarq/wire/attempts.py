@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from rmqarq.errors import (
     ConfigurationError,
@@ -13,13 +14,22 @@ from rmqarq.errors import (
     Unroutable,
 )
 
+NACKS = 6
+LEAST_TIME = 1.0
+
 
 class Attempts:
-    """What has been tried for the publications of one batch."""
+    """What has been tried for the publications of one batch.
 
-    def __init__(self) -> None:
+    Args:
+        deadline: When all must be over, by the clock of the loop.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
         self._rounds = 0
         self._lost: set[int] = set()
+        self._nacks: Counter[int] = Counter()
         self.unroutable: set[int] = set()
 
     def worth_another(self, at: int, error: RmqarqError) -> bool:
@@ -28,6 +38,11 @@ class Attempts:
             if not error.unsent:
                 self._lost.add(at)
             return True
+        if isinstance(error, QueueFull):
+            # a quorum queue that is choosing its leader refuses likewise, for a moment
+            self._nacks[at] += 1
+            left = self._deadline - asyncio.get_running_loop().time()
+            return self._nacks[at] < NACKS and left > LEAST_TIME
         if isinstance(error, Unroutable) and at not in self.unroutable:
             self.unroutable.add(at)
             return True
@@ -35,7 +50,7 @@ class Attempts:
 
     def judged(self, at: int, error: RmqarqError) -> RmqarqError:
         """Give the final error: what was sent once may be stored, whatever came."""
-        certain = QueueFull | Unroutable | OutcomeUnknown | ConfigurationError
+        certain = OutcomeUnknown | ConfigurationError
         if at not in self._lost or isinstance(error, certain):
             return error
         doubt = OutcomeUnknown(

@@ -317,7 +317,7 @@ class Transport:
     ) -> dict[int, RmqarqError]:
         """Publish again what was lost or had no queue; give the final errors."""
         final: dict[int, RmqarqError] = {}
-        attempts = Attempts()
+        attempts = Attempts(deadline)
         while errors:
             again: list[int] = []
             for at, error in errors.items():

@@ -105,4 +105,4 @@ def detour(history: History) -> Detour | None:
 
 def _count(headers: Mapping[str, Any], name: str) -> int:
     found = headers.get(name)
-    return found if isinstance(found, int) and 0 < found < 2**31 else 0
+    return found if type(found) is int and 0 < found < 2**31 else 0

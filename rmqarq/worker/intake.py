@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHORT = 1.0
+_TOO_LONG = "delivery acknowledgement on channel"  # RabbitMQ's words for it
 LINGER = 0.2
 """Quorum queues may lose an ack that comes just before its channel's end
 (rabbitmq-server#10327)."""
@@ -127,6 +128,12 @@ class Intake:
             "the consumer of %(queue)s ended (%(cause)s); it is made anew",
             {"queue": source.queue, "cause": cause},
         )
+        if _TOO_LONG in cause:
+            log.warning(
+                "a job of %(queue)s takes longer than consumer_timeout of RabbitMQ"
+                " allows; it goes on, but raise that limit or lower the task's timeout",
+                {"queue": source.queue},
+            )
         with suppress(TransportError, ChannelRefused):
             await consumer.close()
         if asyncio.get_running_loop().time() - began < SHORT:

@@ -7,6 +7,7 @@ gone it ends at once, since the broker gives the job to another one.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import importlib.util
 import os
 import signal
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import msgspec
 
 from rmqarq import logs
 from rmqarq.context import Context
 from rmqarq.loader import load
 from rmqarq.middleware import call_hooks
-from rmqarq.outcome import Succeeded
+from rmqarq.outcome import DeadLettered, Retried, Succeeded
 from rmqarq.wire.codec import Codec
 from rmqarq.worker.executor import Executor
 from rmqarq.worker.lifespan import lifespan_of
@@ -46,10 +48,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from rmqarq.app import App
-    from rmqarq.outcome import Outcome
+    from rmqarq.outcome import Failure, Outcome
+    from rmqarq.task import Task
+    from rmqarq.wire.codec import Decoded
     from rmqarq.worker.pipe import Ending, ToWorker
 
 OOM_SCORE = Path("/proc/self/oom_score_adj")
+SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Pipe:
@@ -60,13 +65,18 @@ class Pipe:
     """
 
     def __init__(self, number: int) -> None:
+        self._owner = os.getpid()
         self._socket = socket.socket(fileno=number)
         self._socket.set_inheritable(False)  # what a task starts must not hold it
 
     def send(self, word: ToWorker) -> None:
-        """Send one frame."""
-        with suppress(OSError):  # the worker is gone: the reader ends this process
+        """Send one frame; ends the process when nobody can hear it."""
+        if os.getpid() != self._owner:  # a job has forked: only one may answer
+            os._exit(1)
+        try:
             self._socket.sendall(pack(word))
+        except OSError:
+            os._exit(1)
 
     def receive(self) -> ToChild:
         """Wait for the next frame; ends the process when the worker is gone."""
@@ -103,10 +113,14 @@ class Isolated:
         app: Whose tasks to run.
         pipe: Where jobs come from and outcomes go to.
         state: What the functions see as `ctx.state`.
+        main: The asyncio task that ends with the process.
     """
 
-    def __init__(self, app: App[Any], pipe: Pipe, state: Any) -> None:
+    def __init__(
+        self, app: App[Any], pipe: Pipe, state: Any, main: asyncio.Task[Any]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._main = main
         self._app = app
         self._pipe = pipe
         self._state = state
@@ -114,19 +128,17 @@ class Isolated:
         self._executor = Executor(app, app.settings)
         self._orders: asyncio.Queue[Order | Leave] = asyncio.Queue()
         self._run: Execution | None = None
+        self._early: Interrupt | None = None
 
     async def work(self) -> None:
         """Run jobs until the worker wants no more."""
         self._pipe.listen(self._hear)
-        self._pipe.send(Ready())
+        self._pipe.send(Ready(frozenset(self._app.tasks)))
         while True:
             order = await self._orders.get()
             if isinstance(order, Leave):
                 return
-            run = self._run = Execution()
-            run.task = asyncio.Task(self._execute(run, order), loop=self._loop)
-            await asyncio.wait((run.task,))
-            run.task.result()
+            await self._execute(order)
 
     def _hear(self, word: ToChild) -> None:
         self._loop.call_soon_threadsafe(self._obey, word)
@@ -134,27 +146,66 @@ class Isolated:
     def _obey(self, word: ToChild) -> None:
         if isinstance(word, Order | Leave):
             self._orders.put_nowait(word)
-        elif isinstance(word, Interrupt) and self._run is not None:
-            self._run.interrupt(word.why, self._loop.time())
+        elif isinstance(word, Interrupt):
+            if not self._orders.empty():
+                self._early = word  # its job has not begun
+            elif self._run is not None:
+                self._run.interrupt(word.why, self._loop.time())
 
-    async def _execute(self, run: Execution, order: Order) -> None:
+    async def _execute(self, order: Order) -> None:
         decoded = self._codec.decode(order.properties, order.body)
         message = decoded.message
         task = self._app.tasks[message.task]
         ctx = Context(message, self._state, order.queue, redelivered=True)
+        run = self._run = Execution()
+        job = self._job(run, task, decoded, ctx)
+        run.task = asyncio.Task(job, loop=self._loop)
+        early, self._early = self._early, None
+        if early is not None:
+            run.interrupt(early.why, self._loop.time())
+        await asyncio.wait((run.task,))
+        if run.task.cancelled():  # before it began
+            self._answer(self._executor.interrupted(run, task, message))
+        else:
+            run.task.result()
+
+    async def _job(
+        self,
+        run: Execution,
+        task: Task[..., Any],
+        decoded: Decoded,
+        ctx: Context[Any],
+    ) -> None:
         outcome = await self._executor.execute(run, task, decoded, ctx)
+        if not self._main.cancelling():  # else a sub-task has called sys.exit()
+            self._answer(outcome)
+            await self._executor.after(ctx)
+
+    def _answer(self, outcome: Outcome) -> None:
         self._pipe.send(Ended(_portable(outcome)))
-        await self._executor.after(ctx)
 
 
 def _portable(outcome: Outcome) -> Ending:
-    """Leave the result behind: nobody keeps it, and it may be anything."""
+    """Leave behind what can't travel: a result, which nobody keeps, and odd letters."""
     if isinstance(outcome, Succeeded):
         return Succeeded()
+    if isinstance(outcome, Retried | DeadLettered) and outcome.failure is not None:
+        return msgspec.structs.replace(outcome, failure=_readable(outcome.failure))
     return cast("Ending", outcome)
 
 
+def _readable(failure: Failure) -> Failure:
+    """Escape what UTF-8 can't express, such as a file name of foreign bytes."""
+    texts = (failure.kind, failure.message, failure.traceback)
+    kind, message, trace = (
+        each.encode("utf-8", "backslashreplace").decode() for each in texts
+    )
+    return msgspec.structs.replace(failure, kind=kind, message=message, traceback=trace)
+
+
 async def _serve(app: App[Any], pipe: Pipe) -> None:
+    main = asyncio.current_task()
+    assert main is not None, "a coroutine runs in a task"
     async with lifespan_of(app) as state:
         app.state = state
         for hook in app.hooks.startup:
@@ -163,7 +214,7 @@ async def _serve(app: App[Any], pipe: Pipe) -> None:
             if task.signature is not None:
                 task.signature.prepare()
         try:
-            await Isolated(app, pipe, state).work()
+            await Isolated(app, pipe, state, main).work()
         finally:
             await call_hooks(app.hooks.shutdown, state)
             app.state = None
@@ -174,23 +225,34 @@ def _leave_it_to_the_worker(number: int, frame: FrameType | None) -> None:
     """Do nothing at a signal that was meant for all processes of the group."""
 
 
+def _die_with(worker: int) -> None:
+    """End when the worker does, even in the middle of code that lets no thread run."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != worker:
+        os._exit(1)
+
+
 def main() -> None:
-    """Serve the worker at the other end of the socket that the argument names."""
+    """Serve a worker.
+
+    The command line holds the number of our end of the socket, the process id of the
+    worker, and where it finds modules.
+    """
     # handled, not ignored: what is ignored would be so in a task's own processes, too
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave_it_to_the_worker)
     with suppress(OSError):  # when memory runs out, this process shall go first
         OOM_SCORE.write_text("500")
+    _die_with(int(sys.argv[2]))
     pipe = Pipe(int(sys.argv[1]))
     start = pipe.receive()
     assert isinstance(start, Start), "the worker begins with what to load"
-    sys.path[:] = start.sys_path
-    logs.set_up(start.settings.log_level, start.settings.language)
+    sys.path[:] = sys.argv[3:]
+    del sys.argv[1:]
     app = load(start.path)
+    logs.set_up(start.settings.log_level, start.settings.language)
     app.configure(start.settings)
     uvloop = importlib.util.find_spec("uvloop") is not None
     anyio.run(_serve, app, pipe, backend_options={"use_uvloop": uvloop})
-
-
-if __name__ == "__main__":
-    main()

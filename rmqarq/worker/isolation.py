@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rmqarq.outcome import Crashed, Outcome, Released
 from rmqarq.worker import pipe
@@ -29,7 +32,14 @@ log = logging.getLogger(__name__)
 START_TIMEOUT = 60.0
 IDLE = 30.0
 LAST_WORDS = 0.5
+DYING = 5.0
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
+
+# -P, and the paths last: a file here must not pass for a module of the standard library
+PROGRAM = (
+    "import sys; sys.path += sys.argv[3:];"
+    " from rmqarq.worker.isolated import main; main()"
+)
 
 
 class Isolation:
@@ -42,7 +52,7 @@ class Isolation:
     """
 
     def __init__(self, path: str, settings: Settings, executor: Executor) -> None:
-        self._start = pipe.Start(path, settings, list(sys.path))
+        self._start = pipe.Start(path, settings)
         self._settings = settings
         self._executor = executor
         self._turn = asyncio.Lock()
@@ -85,9 +95,14 @@ class Isolation:
         self, run: Run, task: Task[..., Any], message: Message
     ) -> Outcome:
         while True:
-            child = await self._ready()
-            if child is None:
+            run.deadline = None
+            try:
+                child = await self._ready()
+                child.check(message.task)
+            except (OSError, ChildNotReady) as problem:
+                await self._hold_up(problem)
                 return Released()
+            self._pause = PAUSE
             proof = child.fresh
             timeout = timeout_of(task, self._settings)
             if timeout is not None:
@@ -102,23 +117,26 @@ class Isolation:
                 return outcome
             # what an earlier job left behind may be to blame: once more, all alone
 
-    async def _ready(self) -> Child | None:
-        """Give the process, made anew when need be; `None` when it can't be made."""
-        if self._child is not None and self._child.alive:
-            return self._child
-        try:
+    async def _ready(self) -> Child:
+        """Give the process, made anew when need be.
+
+        Raises:
+            OSError: There can't be one more process.
+            ChildNotReady: It can't load the App.
+        """
+        if self._child is None or not self._child.alive:
+            self._dismiss()
             self._child = await Child.start(self._start)
-        except (OSError, ChildNotReady) as error:
-            log.error(  # noqa: TRY400
-                "the isolated process can't be started, suspects have to wait:"
-                " %(problem)s",
-                {"problem": error},
-            )
-            await asyncio.sleep(self._pause)
-            self._pause = min(LONGEST_PAUSE, self._pause * 2)
-            return None
-        self._pause = PAUSE
         return self._child
+
+    async def _hold_up(self, problem: Exception) -> None:
+        """Say what is wrong, and wait: the job comes again at once."""
+        log.error(
+            "the isolated process can't be started, suspects have to wait: %(problem)s",
+            {"problem": problem},
+        )
+        await asyncio.sleep(self._pause)
+        self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
     async def _watch(self, run: Run, child: Child) -> Outcome:
         """Wait for the outcome, and see to it that a cancelled job really ends.
@@ -146,6 +164,7 @@ class Isolation:
                 if not answer.done():
                     child.kill()
                     await answer
+                self._dismiss()  # a thread of the job may go on in there
 
     def _retire_later(self) -> None:
         loop = asyncio.get_running_loop()
@@ -173,6 +192,7 @@ class Child:
 
     Attributes:
         fresh: It has not run anything yet: if it dies, its first job has done it.
+        tasks: The names of those that it knows.
     """
 
     def __init__(
@@ -186,6 +206,7 @@ class Child:
         self._writer = writer
         self._dead = asyncio.ensure_future(process.wait())
         self.fresh = True
+        self.tasks: frozenset[str] = frozenset()
 
     @classmethod
     async def start(cls, word: pipe.Start) -> Child:
@@ -197,30 +218,29 @@ class Child:
         """
         ours, theirs = socket.socketpair()
         try:
-            number = theirs.fileno()
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "rmqarq.worker.isolated", str(number)),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(number,),
-            )
-        except BaseException:
-            ours.close()
-            raise
+            reader, writer = await asyncio.open_connection(sock=ours)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *_command(theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                )
+            except BaseException:
+                writer.close()
+                raise
         finally:
             theirs.close()
-        child = cls(process, *await asyncio.open_connection(sock=ours))
+        child = cls(process, reader, writer)
         try:
             child.send(word)
             async with asyncio.timeout(START_TIMEOUT):
-                answer = await child.hear()
-            if not isinstance(answer, pipe.Ready):
-                raise ChildNotReady(await child.death())
-        except TimeoutError:
+                await child._greet()
+        except BaseException as error:
             child.kill()
-            msg = f"it was not ready after {START_TIMEOUT:g} s"
-            raise ChildNotReady(msg) from None
-        except BaseException:
-            child.kill()
+            await child.death()
+            if isinstance(error, TimeoutError):
+                msg = f"it was not ready after {START_TIMEOUT:g} s"
+                raise ChildNotReady(msg) from None
             raise
         return child
 
@@ -229,6 +249,16 @@ class Child:
         """Whether it can run a job."""
         return not self._dead.done()
 
+    def check(self, task: str) -> None:
+        """Make sure that it can run a task.
+
+        Raises:
+            ChildNotReady: The App has it here, but not there.
+        """
+        if task not in self.tasks:
+            msg = f"the App that it has loaded does not know the task {task!r}"
+            raise ChildNotReady(msg)
+
     def send(self, word: pipe.ToChild) -> None:
         """Send one frame; a dead process hears nothing."""
         self._writer.write(pipe.pack(word))
@@ -236,22 +266,11 @@ class Child:
     async def run(self, order: pipe.Order) -> Outcome:
         """Run one job; the death of the process is an outcome, too."""
         self.send(order)
-        answer = await self.hear()
+        answer = await self._hear()
         self.fresh = False
         if isinstance(answer, pipe.Ended):
             return answer.outcome
-        return Crashed(await self.death())
-
-    async def hear(self) -> pipe.ToWorker | None:
-        """Wait for the next frame; `None` when the process has died instead."""
-        frame = asyncio.ensure_future(self._frame())
-        try:
-            await asyncio.wait((frame, self._dead), return_when=asyncio.FIRST_COMPLETED)
-            if not frame.done():  # what it said last may still be on its way
-                await asyncio.wait((frame,), timeout=LAST_WORDS)
-            return frame.result() if frame.done() else None
-        finally:
-            frame.cancel()
+        return Crashed(await self._end())
 
     async def death(self) -> str:
         """Say how the process ended."""
@@ -273,12 +292,42 @@ class Child:
         self.kill()
         await self.death()
 
+    async def _greet(self) -> None:
+        answer = await self._hear()
+        if not isinstance(answer, pipe.Ready):
+            raise ChildNotReady(await self._end())
+        self.tasks = answer.tasks
+
+    async def _hear(self) -> pipe.ToWorker | None:
+        """Wait for the next frame; `None` when there is none to come."""
+        frame = asyncio.ensure_future(self._frame())
+        try:
+            await asyncio.wait((frame, self._dead), return_when=asyncio.FIRST_COMPLETED)
+            if not frame.done():  # what it said last may still be on its way
+                await asyncio.wait((frame,), timeout=LAST_WORDS)
+            return frame.result() if frame.done() else None
+        finally:
+            frame.cancel()
+
+    async def _end(self) -> str:
+        """Say how a process ended that says nothing any more, or talks nonsense."""
+        await asyncio.wait((self._dead,), timeout=DYING)
+        self.kill()
+        return await self.death()
+
     async def _frame(self) -> pipe.ToWorker | None:
         try:
             length = int.from_bytes(await self._reader.readexactly(pipe.LENGTH), "big")
             return pipe.to_worker(await self._reader.readexactly(length))
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
             return None
+
+
+def _command(number: int) -> list[str]:
+    """Make the command line of a process that talks through a file descriptor."""
+    paths = [os.fsdecode(each) for each in sys.path]
+    numbers = (str(number), str(os.getpid()))
+    return [sys.executable, "-P", "-c", PROGRAM, *numbers, *paths]
 
 
 def _signal_name(number: int) -> str:

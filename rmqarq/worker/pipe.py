@@ -28,12 +28,10 @@ class Start(Struct, frozen=True, tag=True):
     Args:
         path: MODULE:APP.
         settings: The worker's.
-        sys_path: Where the worker finds modules.
     """
 
     path: str
     settings: Settings
-    sys_path: list[str]
 
 
 class Order(Struct, frozen=True, tag=True):
@@ -65,7 +63,13 @@ class Leave(Struct, frozen=True, tag=True):
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """The App is loaded and its lifespan entered."""
+    """The App is loaded and its lifespan entered.
+
+    Args:
+        tasks: The names of those that it knows.
+    """
+
+    tasks: frozenset[str]
 
 
 class Ended(Struct, frozen=True, tag=True):

@@ -145,7 +145,9 @@ def test_the_changelog_names_this_version() -> None:
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash"])
-@pytest.mark.parametrize("script", ["docs/quickstart", "tests/run", "tests/setup.sh"])
+@pytest.mark.parametrize(
+    "script", ["docs/quickstart", "tests/run", "tests/setup.sh", "tests/rabbitmq4.sh"]
+)
 def test_the_scripts_are_read_by_a_plain_shell(shell: str, script: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}")

@@ -110,15 +110,32 @@ class Guardian:
 class Broker:
     """One RabbitMQ node with its own ports, files and port mapper, on loopback.
 
+    Args:
+        name: Of the node; unique if not given.
+        config: Further lines of rabbitmq.conf.
+        peer: A running node whose port mapper and cookie this one shares, so that
+            the two can form a cluster.
+
     Example:
         with Broker() as broker:
             print(broker.url, broker.queues())
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        config: str = "",
+        peer: Broker | None = None,
+    ) -> None:
         self.name = name or f"rmqarq-{os.getpid()}-{next(_numbers)}"
         self.node = f"{self.name}@localhost"
+        self.config = config
+        self.cookie = peer.cookie if peer else f"{random.getrandbits(128):032x}"
+        self._peer = peer
         self.port, self._distribution_port, self._epmd_port = free_ports(3)
+        if peer is not None:
+            self._epmd_port = peer._epmd_port
         self.url = f"amqp://guest:guest@{HOST}:{self.port}/"
         self._owner = os.getpid()
         self._home: Path | None = None
@@ -253,11 +270,11 @@ class Broker:
         self._guardian = Guardian(home)
         atexit.register(self._stop_at_exit)
         files = {
-            "rabbitmq.conf": RABBITMQ_CONF.format(port=self.port),
+            "rabbitmq.conf": RABBITMQ_CONF.format(port=self.port) + self.config,
             "advanced.config": ADVANCED_CONFIG,
             "enabled_plugins": "[].\n",
             "rabbitmq-env.conf": "",
-            ".erlang.cookie": f"{random.getrandbits(128):032x}",
+            ".erlang.cookie": self.cookie,
         }
         for name, text in files.items():
             (home / name).write_text(text)
@@ -307,7 +324,8 @@ class Broker:
             )
 
     def _start_epmd(self) -> None:
-        if self._epmd is not None and self._epmd.poll() is None:
+        running = self._epmd is not None and self._epmd.poll() is None
+        if running or self._peer is not None:
             return
         port = str(self._epmd_port)
         self._epmd = self._spawn([find_epmd(), "-port", port, "-address", HOST])
@@ -382,7 +400,9 @@ def find_epmd() -> str:
     Raises:
         BrokerError: Erlang is not installed.
     """
-    found = shutil.which("epmd")
+    # scripts of another RabbitMQ may come with the port mapper of its Erlang
+    beside = [str(find_scripts()), os.environ.get("PATH", os.defpath)]
+    found = shutil.which("epmd", path=os.pathsep.join(beside))
     paths = sorted(Path("/usr/lib/erlang").glob("erts-*/bin/epmd"))
     if found is None and not paths:
         raise BrokerError(
