@@ -143,10 +143,12 @@ class Executor:
         error: asyncio.CancelledError,
     ) -> Outcome:
         """Tell our own cancellation from the worker's end and the function's doing."""
-        if run.abandoned or self._worker.cancelling():
-            raise error  # all tasks of the loop are cancelled: it is about to end
+        if run.abandoned:
+            raise error
         if run.interrupted is not None:
             return self.interrupted(run, task, message)
+        if self._worker.cancelling():
+            raise error  # every task of the loop is cancelled: the process ends
         while run.task.cancelling():  # the function has cancelled its own task
             run.task.uncancel()
         return self._after(task, message, error)

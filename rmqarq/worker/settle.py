@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
+WRITTEN_DOWN = 0.3
+"""Seconds until a counted message comes again: if it kills its worker, the ack of the
+uncounted one must have been sent long before."""
 TURNED_AWAY = ("expired", "undecodable", "unknown task")
 FAILED_FOR_GOOD = ("retries used up", "rejected", "not retryable", "crashed")
 
@@ -175,9 +178,13 @@ class Settler:
         home = run.delivery.home
         message = run.decoded.message
         letter = _copy(run.delivery, message, way.history.headers())
-        queue = suspect_lane(home) if way.suspect else home
-        publication = immediate(letter, queue, home=home)
-        if await self._follow_up(run, publication, remember=False) and way.suspect:
+        if not way.suspect:
+            publication = self._delayed(run, letter, WRITTEN_DOWN)
+            if await self._follow_up(run, publication, remember=False):
+                self._expect(publication, WRITTEN_DOWN)
+            return
+        publication = immediate(letter, suspect_lane(home), home=home)
+        if await self._follow_up(run, publication, remember=False):
             self._stats.suspected += 1
             log.warning(
                 "%(task)s %(id)s came back unfinished %(returns)d times;"
