@@ -1,0 +1,1 @@
+"""Faults on purpose, and a ledger that shows whether a job was lost."""
