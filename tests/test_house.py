@@ -111,6 +111,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wire.consumer",
         "wire.declare",
         "wire.opening",
+        "wire.publisher",
         "wire.refusal",
     },
     "pamqp": set(),

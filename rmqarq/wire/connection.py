@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 RPC_TIMEOUT = 20.0
 CLOSE_TIMEOUT = 3.0
+LAST_WORDS = 1.0
+LAST_TURNS = 10
 
 _ours = contextvars.ContextVar("rmqarq_connection", default=False)
 
@@ -109,6 +111,7 @@ class Connection:
         protocol.on_change = self._on_change
         if protocol.transport.is_closing():
             self._on_lost(None)
+        self.later(self._outlive())
 
     @property
     def alive(self) -> bool:
@@ -235,6 +238,21 @@ class Connection:
         if isinstance(error, AMQPError | RuntimeError):
             return ChannelRefused(0, text_of(error))
         return error if isinstance(error, Exception) else self.lost()
+
+    async def _outlive(self) -> None:
+        """End after aiormq has ended, when an event loop ends with the link open.
+
+        `asyncio.run` cancels all tasks once and waits for those. In answer aiormq
+        starts one more, which the loop would drop unfinished, with a warning.
+        """
+        try:
+            await asyncio.wait((self.end,))
+        except asyncio.CancelledError:
+            closing: asyncio.Future[Any] = self._amqp.closing
+            await asyncio.wait((closing,), timeout=LAST_WORDS)
+            for _ in range(LAST_TURNS):
+                await asyncio.sleep(0)
+            raise
 
     def _on_change(self) -> None:
         for watcher in self._watchers:

@@ -26,6 +26,8 @@ from rmqarq.wire import frames, properties
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aiormq.abc import AbstractChannel
+
     from rmqarq.wire.connection import Connection
     from rmqarq.wire.frames import Confirm, Event, Returned
     from rmqarq.wire.publication import Publication
@@ -75,13 +77,16 @@ class PublishChannel:
 
     Args:
         connection: The connection it is on.
-        number: The channel's number; it must be open and in confirm mode.
+        channel: It must be open and in confirm mode.
     """
 
-    def __init__(self, connection: Connection, number: int) -> None:
+    def __init__(self, connection: Connection, channel: AbstractChannel) -> None:
         self.connection = connection
-        self._number = number
+        self._channel = channel
+        self._number = number = channel.number
         self._loop = asyncio.get_running_loop()
+        self._opened_at = self._loop.time()
+        self._retired = False
         self._open = True
         self._next = 1
         self._low = 1
@@ -100,7 +105,27 @@ class PublishChannel:
     @property
     def usable(self) -> bool:
         """Whether something may be written to it now."""
-        return self._open and self.connection.alive
+        return self._open and not self._retired and self.connection.alive
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return self._loop.time() - self._opened_at
+
+    def retire(self) -> None:
+        """Close it as soon as all that was sent has its end; send nothing more."""
+        self._retired = True
+        self._let_in()
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._retired and not self._pending and self._open:
+            self._open = False
+            self.connection.later(self._close())
+
+    async def _close(self) -> None:
+        async with self.connection.throwing_away:
+            await self._channel.close()
 
     def has_room(self, count: int) -> bool:
         """Whether `count` publications may be sent without waiting."""
@@ -168,7 +193,7 @@ class PublishChannel:
     def _flush(self) -> None:
         data, self._unsent = self._unsent, []
         self._unsent_bytes = 0
-        if self.usable:
+        if self._open and self.connection.alive:
             self.connection.write(b"".join(data) if len(data) > 1 else data[0])
         self._let_in()
 
@@ -196,6 +221,8 @@ class PublishChannel:
             receipt.settle(event.tag, error)
         if self._room:
             self._let_in()
+        if self._retired:
+            self._close_if_done()
 
     def _on_returned(self, event: Returned) -> None:
         _, _, number = (_message_id(event.properties) or "").rpartition(".")
@@ -249,6 +276,7 @@ class PublishChannel:
             self._pending.pop(tag).settle(tag, self.too_late())
         if late:
             self._let_in()
+            self._close_if_done()
         self._sweeping = bool(self._pending or self._room)
         if self._sweeping:
             self._loop.call_later(SWEEP, self._sweep)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rmqarq.errors import (
     ConnectionFailed,
     ConnectionLost,
+    QueueFull,
     RmqarqError,
     TransportError,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rmqarq.wire.publication import Publication
 
 CHUNK = 500
+RENEWAL = 0.1
 IN_FLIGHT = 2
 CLOSE_GRACE, POLL = 5.0, 0.01
 FOUNDATION, LADDER = "\0foundation", "\0ladder"
@@ -230,7 +232,20 @@ class Transport:
             return dict.fromkeys(range(len(batch)), error)
         receipt = channel.send(batch, deadline)
         await receipt.done
+        if receipt.errors:
+            self._doubt(channel, receipt.errors)
         return receipt.errors
+
+    def _doubt(self, channel: PublishChannel, errors: dict[int, RmqarqError]) -> None:
+        """Open another channel after a nack; its cause may be the channel.
+
+        One that is first used while the node of a quorum queue's leader dies asks that
+        node until it is back (RabbitMQ, `rabbit_fifo_client`); a new one does not.
+        """
+        nacked = any(isinstance(error, QueueFull) for error in errors.values())
+        if nacked and self._channel is channel and channel.age > RENEWAL:
+            self._channel = None
+            channel.retire()
 
     def _ready(self, channel: PublishChannel, batch: Sequence[Publication]) -> bool:
         if not channel.usable or not channel.has_room(len(batch)):
@@ -270,7 +285,7 @@ class Transport:
             async with asyncio.timeout_at(deadline), self._opening:
                 if self._channel is None or not self._channel.usable:
                     opened = await connection.channel(confirms=True)
-                    self._channel = PublishChannel(connection, opened.number)
+                    self._channel = PublishChannel(connection, opened)
                 return self._channel
         except TimeoutError:
             raise ConnectionFailed(
@@ -366,7 +381,7 @@ class Transport:
             opened = await usual.connection.channel(confirms=True)
         except RmqarqError as error:
             return error
-        channel = PublishChannel(usual.connection, opened.number)
+        channel = PublishChannel(usual.connection, opened)
         receipt = channel.send((publication,), deadline)
         await receipt.done
         if channel.usable:
