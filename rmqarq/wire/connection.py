@@ -11,7 +11,7 @@ import contextvars
 import logging
 import secrets
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aiormq.exceptions import (
     AMQPConnectionError,
@@ -248,7 +248,7 @@ class Connection:
         try:
             await asyncio.wait((self.end,))
         except asyncio.CancelledError:
-            closing: asyncio.Future[Any] = self._amqp.closing
+            closing: asyncio.Future[Any] = cast("Any", self._amqp).closing
             await asyncio.wait((closing,), timeout=LAST_WORDS)
             for _ in range(LAST_TURNS):
                 await asyncio.sleep(0)

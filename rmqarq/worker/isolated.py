@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import importlib.util
 import os
 import signal
 import socket
 import sys
 import threading
+import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import anyio
 import msgspec
 
 from rmqarq import logs
 from rmqarq.context import Context
+from rmqarq.errors import RmqarqError
 from rmqarq.loader import load
 from rmqarq.middleware import call_hooks
 from rmqarq.outcome import DeadLettered, Retried, Succeeded
 from rmqarq.wire.codec import Codec
+from rmqarq.worker.event_loop import run_to_the_end
 from rmqarq.worker.executor import Executor
 from rmqarq.worker.lifespan import lifespan_of
 from rmqarq.worker.pipe import (
@@ -36,6 +38,7 @@ from rmqarq.worker.pipe import (
     Leave,
     Order,
     Ready,
+    Refused,
     Start,
     ToChild,
     pack,
@@ -113,14 +116,10 @@ class Isolated:
         app: Whose tasks to run.
         pipe: Where jobs come from and outcomes go to.
         state: What the functions see as `ctx.state`.
-        main: The asyncio task that ends with the process.
     """
 
-    def __init__(
-        self, app: App[Any], pipe: Pipe, state: Any, main: asyncio.Task[Any]
-    ) -> None:
+    def __init__(self, app: App[Any], pipe: Pipe, state: Any) -> None:
         self._loop = asyncio.get_running_loop()
-        self._main = main
         self._app = app
         self._pipe = pipe
         self._state = state
@@ -177,9 +176,8 @@ class Isolated:
         ctx: Context[Any],
     ) -> None:
         outcome = await self._executor.execute(run, task, decoded, ctx)
-        if not self._main.cancelling():  # else a sub-task has called sys.exit()
-            self._answer(outcome)
-            await self._executor.after(ctx)
+        self._answer(outcome)
+        await self._executor.after(ctx)
 
     def _answer(self, outcome: Outcome) -> None:
         self._pipe.send(Ended(_portable(outcome)))
@@ -195,17 +193,17 @@ def _portable(outcome: Outcome) -> Ending:
 
 
 def _readable(failure: Failure) -> Failure:
-    """Escape what UTF-8 can't express, such as a file name of foreign bytes."""
     texts = (failure.kind, failure.message, failure.traceback)
-    kind, message, trace = (
-        each.encode("utf-8", "backslashreplace").decode() for each in texts
-    )
+    kind, message, trace = map(_escaped, texts)
     return msgspec.structs.replace(failure, kind=kind, message=message, traceback=trace)
 
 
+def _escaped(text: str) -> str:
+    """Escape what UTF-8 can't express, such as a file name of foreign bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 async def _serve(app: App[Any], pipe: Pipe) -> None:
-    main = asyncio.current_task()
-    assert main is not None, "a coroutine runs in a task"
     async with lifespan_of(app) as state:
         app.state = state
         for hook in app.hooks.startup:
@@ -214,7 +212,7 @@ async def _serve(app: App[Any], pipe: Pipe) -> None:
             if task.signature is not None:
                 task.signature.prepare()
         try:
-            await Isolated(app, pipe, state, main).work()
+            await Isolated(app, pipe, state).work()
         finally:
             await call_hooks(app.hooks.shutdown, state)
             app.state = None
@@ -223,6 +221,21 @@ async def _serve(app: App[Any], pipe: Pipe) -> None:
 
 def _leave_it_to_the_worker(number: int, frame: FrameType | None) -> None:
     """Do nothing at a signal that was meant for all processes of the group."""
+
+
+def _loaded(start: Start, pipe: Pipe) -> App[Any]:
+    """Load the App; ends the process when that can't be done."""
+    try:
+        app = load(start.path)
+        logs.set_up(start.settings.log_level, start.settings.language)
+        app.configure(start.settings)
+    except RmqarqError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        language = logs.chosen_language(start.settings.language)
+        pipe.send(Refused(_escaped(logs.render(error, language))))
+        sys.exit(1)
+    return app
 
 
 def _die_with(worker: int) -> None:
@@ -251,8 +264,5 @@ def main() -> None:
     assert isinstance(start, Start), "the worker begins with what to load"
     sys.path[:] = sys.argv[3:]
     del sys.argv[1:]
-    app = load(start.path)
-    logs.set_up(start.settings.log_level, start.settings.language)
-    app.configure(start.settings)
-    uvloop = importlib.util.find_spec("uvloop") is not None
-    anyio.run(_serve, app, pipe, backend_options={"use_uvloop": uvloop})
+    app = _loaded(start, pipe)
+    run_to_the_end(partial(_serve, app, pipe))

@@ -294,6 +294,8 @@ class Child:
 
     async def _greet(self) -> None:
         answer = await self._hear()
+        if isinstance(answer, pipe.Refused):
+            raise ChildNotReady(answer.problem)
         if not isinstance(answer, pipe.Ready):
             raise ChildNotReady(await self._end())
         self.tasks = answer.tasks

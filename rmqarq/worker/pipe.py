@@ -72,6 +72,16 @@ class Ready(Struct, frozen=True, tag=True):
     tasks: frozenset[str]
 
 
+class Refused(Struct, frozen=True, tag=True):
+    """The App can't be loaded.
+
+    Args:
+        problem: Why, as a sentence.
+    """
+
+    problem: str
+
+
 class Ended(Struct, frozen=True, tag=True):
     """The job has ended.
 
@@ -83,7 +93,7 @@ class Ended(Struct, frozen=True, tag=True):
 
 
 ToChild: TypeAlias = Start | Order | Interrupt | Leave
-ToWorker: TypeAlias = Ready | Ended
+ToWorker: TypeAlias = Ready | Refused | Ended
 
 
 def pack(word: ToChild | ToWorker) -> bytes:
