@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rmqarq.app import App
-from rmqarq.errors import AppNotFound, RmqarqError
+from rmqarq.errors import AppNotFound, ConfigurationError, RmqarqError
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+
+_importing: ContextVar[str | None] = ContextVar("rmqarq_importing", default=None)
 
 
 def load(path: str) -> App[Any]:
@@ -49,6 +53,21 @@ def load(path: str) -> App[Any]:
         what=type(found).__name__,
         apps=_apps_in(module),
     )
+
+
+def refuse_while_importing() -> None:
+    """Let nobody start a worker in a module that is just imported for its App.
+
+    Raises:
+        ConfigurationError: A module does so.
+    """
+    module = _importing.get()
+    if module is not None:
+        raise ConfigurationError(
+            "the module {module} starts a worker while its App is looked for; start it"
+            " under if __name__ == '__main__'",
+            module=repr(module),
+        )
 
 
 def path_of(app: App[Any]) -> str | None:
@@ -97,6 +116,7 @@ def _import(name: str, path: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    token = _importing.set(name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -117,6 +137,8 @@ def _import(name: str, path: str) -> ModuleType:
                 "{path} names no module; write MODULE:APP", path=repr(path)
             ) from None
         raise _failed(name, error) from error
+    finally:
+        _importing.reset(token)
 
 
 def _failed(name: str, error: Exception) -> AppNotFound:

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from rmqarq.errors import ConnectionFailed, RmqarqError, TransportError
-from rmqarq.loader import path_of
+from rmqarq.loader import path_of, refuse_while_importing
 from rmqarq.middleware import call_hooks
 from rmqarq.stats import Stats
 from rmqarq.wire.consumer import Source
@@ -120,9 +120,10 @@ class Worker:
             What was done.
 
         Raises:
-            ConfigurationError: An annotation that can't be read, or a broker that
-                refuses us or a queue.
+            ConfigurationError: An annotation that can't be read, a broker that refuses
+                us or a queue, or a module that is just being imported for its App.
         """
+        refuse_while_importing()
         self._loop = asyncio.get_running_loop()
         for task in self.app.tasks.values():
             if task.signature is not None:
