@@ -144,6 +144,8 @@ class Dispatcher:
     def give_back(self) -> None:
         """Return to the broker what has not started, and whatever still comes."""
         self._closed = True
+        if self._isolation is not None:
+            self._isolation.hold()
         while self._waiting:
             self._give_back(self._waiting.popleft())
 

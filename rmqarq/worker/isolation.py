@@ -60,6 +60,7 @@ class Isolation:
         self._retirement: asyncio.TimerHandle | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._pause = PAUSE
+        self._held = False
 
     async def execute(
         self, run: Run, task: Task[..., Any], message: Message
@@ -71,6 +72,8 @@ class Isolation:
         """
         try:
             async with self._turn:
+                if self._held:
+                    return Released()
                 self._stay()
                 try:
                     return await self._execute(run, task, message)
@@ -82,6 +85,10 @@ class Isolation:
             run.settling = True
             run.task.uncancel()
             return self._executor.interrupted(run, task, message)
+
+    def hold(self) -> None:
+        """Start no more jobs: those that wait for their turn are given back."""
+        self._held = True
 
     async def close(self) -> None:
         """End the process, in good order if it is idle."""
