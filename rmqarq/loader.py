@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+isolated = False
+"""Whether this is the isolated process of a worker: none may be started in it."""
+
 _importing: ContextVar[str | None] = ContextVar("rmqarq_importing", default=None)
 
 
@@ -62,11 +65,11 @@ def refuse_while_importing() -> None:
         ConfigurationError: A module does so.
     """
     module = _importing.get()
-    if module is not None:
+    if module is not None or isolated:
         raise ConfigurationError(
             "the module {module} starts a worker while its App is looked for; start it"
             " under if __name__ == '__main__'",
-            module=repr(module),
+            module=repr(module) if module is not None else "of the App",
         )
 
 

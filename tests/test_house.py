@@ -56,7 +56,9 @@ FLOORS: dict[str, list[str]] = {
         "wire.publisher",
         "wire.consumer",
         "wire.declare",
+        "wire.declarer",
         "wire.attempts",
+        "wire.sender",
         "wire.transport",
     ],
     "what users write": [

@@ -33,7 +33,7 @@ _SERIALIZERS: dict[str, Serializer] = {
 }
 # msgspec quotes what it found instead of a known value or field
 _QUOTED = re.compile(
-    r"(Invalid (?:enum )?value|unknown field) .*?(?= - at `|$)", re.DOTALL
+    r"(Invalid (?:enum )?value|unknown field) .*?(?= - at `[^`]*`$|$)", re.DOTALL
 )
 UNREADABLE = (
     msgspec.MsgspecError,
@@ -66,6 +66,8 @@ class Decoded(NamedTuple):
 
     message: Envelope
     serializer: Serializer
+    ours: bool
+    """Whether it tells itself from every other one: a foreign one may not."""
 
 
 class Codec:
@@ -125,13 +127,14 @@ class Codec:
                     "the message has format version {version}; this worker reads 1",
                     version=message.version,
                 )
-            if not (message.task and message.id and message.enqueued_at):
+            ours = bool(message.id and message.enqueued_at)
+            if not (message.task and ours):
                 message = _completed(message, properties.decode(raw_properties))
         except UNREADABLE as error:
             raise DecodeError(
                 "the message can't be read: {problem}", problem=problem_of(error)
             ) from error
-        return Decoded(message, serializer)
+        return Decoded(message, serializer, ours)
 
     def _unpacked(self, encoding: str | None, body: bytes) -> bytes:
         if encoding == "gzip":
@@ -238,9 +241,22 @@ def _validated(kind: Any, value: Any) -> Any:
             raise
         problems = find(include_url=False, include_input=False, include_context=False)
         text = "; ".join(
-            f"{each['msg']} at {'.'.join(map(str, each['loc']))}" for each in problems
+            f"{_said(each)} at {_where(each['loc'], kind)}" for each in problems
         )
         raise ValueError(text) from None
+
+
+def _said(problem: Any) -> str:
+    """Give pydantic's sentence, but for the one that quotes a tag from the input."""
+    quotes = problem["type"] == "union_tag_invalid"
+    return "a tag that is not known" if quotes else problem["msg"]
+
+
+def _where(place: tuple[int | str, ...], kind: Any) -> str:
+    """Name the place: fields of the model; other names are keys of the input."""
+    known = kind.model_fields
+    names = (part if isinstance(part, int) or part in known else "…" for part in place)
+    return ".".join(map(str, names))
 
 
 def problem_of(error: Exception) -> str:

@@ -135,6 +135,11 @@ class Connection:
         """Call back when the link is unblocked, writable again, or lost."""
         self._watchers.append(callback)
 
+    def unwatch(self, callback: Callable[[], None]) -> None:
+        """Call back no more."""
+        if callback in self._watchers:
+            self._watchers.remove(callback)
+
     def distrust_stalls(self) -> None:
         """Trust no delivery that was in the socket while this process stood still."""
         self._pulse.distrust_stalls()
@@ -255,7 +260,7 @@ class Connection:
             raise
 
     def _on_change(self) -> None:
-        for watcher in self._watchers:
+        for watcher in tuple(self._watchers):
             watcher()
 
     def _on_lost(self, error: BaseException | None) -> None:

@@ -82,6 +82,11 @@ class Delivery:
         return self._consumer
 
     @property
+    def settled(self) -> bool:
+        """Whether it has been acked or given back, whether or not that arrived."""
+        return not self._open
+
+    @property
     def alive(self) -> bool:
         """Whether it can still be settled; else the broker delivers it again."""
         return self._consumer.usable

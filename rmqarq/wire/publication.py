@@ -44,6 +44,7 @@ class Letter(Struct, frozen=True, kw_only=True, gc=False):
         content_encoding: `gzip`, or `None`.
         priority: 0 to 255.
         headers: Bookkeeping that must be readable without the body.
+        timestamp: When it was made, in seconds since the epoch; now if not given.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Letter(Struct, frozen=True, kw_only=True, gc=False):
     content_encoding: str | None = None
     priority: int = 0
     headers: Mapping[str, Header] = NO_HEADERS
+    timestamp: int | None = None
 
     def template(self, headers: Mapping[str, Header]) -> Template:
         """Encode its properties.
@@ -67,7 +69,7 @@ class Letter(Struct, frozen=True, kw_only=True, gc=False):
             type=self.task,
             headers=headers,
             priority=self.priority,
-            timestamp=int(time.time()),
+            timestamp=int(time.time()) if self.timestamp is None else self.timestamp,
         )
 
 

@@ -121,11 +121,12 @@ class PublishChannel:
     def _close_if_done(self) -> None:
         if self._retired and not self._pending and self._open:
             self._open = False
+            self.connection.unwatch(self._let_in)
             self.connection.later(self._close())
 
     async def _close(self) -> None:
         async with self.connection.throwing_away:
-            await self._channel.close()
+            await self.connection.call(self._channel.close())
 
     def has_room(self, count: int) -> bool:
         """Whether `count` publications may be sent without waiting."""
@@ -240,6 +241,7 @@ class PublishChannel:
     def _end(self, cause: str, code: int = 0) -> None:
         """Fail all that is open: stored or not, nobody can tell."""
         self._open = False
+        self.connection.unwatch(self._let_in)
         pending, self._pending = self._pending, {}
         for tag, receipt in pending.items():
             error = ConnectionLost(

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import (
-    ConnectionFailed,
-    ConnectionLost,
-    QueueFull,
-    RmqarqError,
-    TransportError,
-)
+from rmqarq.errors import ConnectionFailed, RmqarqError
 from rmqarq.url import parse_urls
-from rmqarq.wire import declare, topology
-from rmqarq.wire.attempts import Attempts
+from rmqarq.wire import declare
 from rmqarq.wire.connection import ChannelRefused
 from rmqarq.wire.consumer import Consumer, Delivery, Source
-from rmqarq.wire.delay import Rung, every_rung
+from rmqarq.wire.declarer import Declarer
+from rmqarq.wire.delay import every_rung
 from rmqarq.wire.link import Link
 from rmqarq.wire.names import Names
-from rmqarq.wire.publisher import PublishChannel
+from rmqarq.wire.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rmqarq.settings import Settings
-    from rmqarq.wire.connection import Connection
     from rmqarq.wire.publication import Publication
 
 CHUNK = 500
-RENEWAL = 0.1
 IN_FLIGHT = 2
 CLOSE_GRACE, POLL = 5.0, 0.01
-FOUNDATION, LADDER = "\0foundation", "\0ladder"
 
 
 class Transport:
@@ -55,9 +45,8 @@ class Transport:
         self._consume_link = Link(endpoints, settings, "consume")
         self.users = 0
         self._publishing = 0
-        self._channel: PublishChannel | None = None
-        self._opening = asyncio.Lock()
-        self._declaring = asyncio.Lock()
+        self._declarer = Declarer(settings)
+        self._sender = Sender(self._publish_link, self._declarer)
 
     @property
     def reconnects(self) -> int:
@@ -107,9 +96,7 @@ class Transport:
         batch = (publication,)
         self._publishing += 1
         try:
-            errors = await self._publish_once(batch, deadline)
-            if errors:
-                errors = await self._repeat(batch, errors, deadline)
+            errors = await self._sender.send(batch, deadline)
         finally:
             self._publishing -= 1
         if errors:
@@ -156,9 +143,7 @@ class Transport:
                 failed = dict.fromkeys(range(len(chunk)), gone)
             else:
                 deadline = loop.time() + patience
-                failed = await self._publish_once(chunk, deadline)
-                if failed:
-                    failed = await self._repeat(chunk, failed, deadline)
+                failed = await self._sender.send(chunk, deadline)
             errors.update({start + at: error for at, error in failed.items()})
             if len(failed) == len(chunk) and isinstance(failed[0], ConnectionFailed):
                 gone = failed[0]
@@ -173,7 +158,7 @@ class Transport:
             ConfigurationError: The broker refuses; trying again will not help.
         """
         connection = await self._consume_link.connection()
-        await self._ensure(connection, (source.home,))
+        await self._declarer.ensure(connection, (source.home,))
         if source.suspect and self._settings.declare == "passive":
             await declare.require(connection, source.queue)
         channel = await connection.channel()
@@ -218,175 +203,6 @@ class Transport:
             await asyncio.sleep(POLL)
         await self._consume_link.close()
         await self._publish_link.close()
-
-    async def _publish_once(
-        self, batch: Sequence[Publication], deadline: float
-    ) -> dict[int, RmqarqError]:
-        channel = self._channel
-        try:
-            if channel is None or not self._ready(channel, batch):
-                channel = await self._make_ready(batch, deadline)
-        except TransportError as error:
-            if isinstance(error, ConnectionLost):
-                error.unsent = True
-            return dict.fromkeys(range(len(batch)), error)
-        receipt = channel.send(batch, deadline)
-        await receipt.done
-        if receipt.errors:
-            self._doubt(channel, receipt.errors)
-        return receipt.errors
-
-    def _doubt(self, channel: PublishChannel, errors: dict[int, RmqarqError]) -> None:
-        """Open another channel after a nack; its cause may be the channel.
-
-        One that is first used while the node of a quorum queue's leader dies asks that
-        node until it is back (RabbitMQ, `rabbit_fifo_client`); a new one does not.
-        """
-        nacked = any(isinstance(error, QueueFull) for error in errors.values())
-        if nacked and self._channel is channel and channel.age > RENEWAL:
-            self._channel = None
-            channel.retire()
-
-    def _ready(self, channel: PublishChannel, batch: Sequence[Publication]) -> bool:
-        if not channel.usable or not channel.has_room(len(batch)):
-            return False
-        ensured = channel.connection.ensured
-        for each in batch:  # noqa: SIM110 - a generator costs more than the rest
-            if not ensured.issuperset(each.needs):
-                return False
-        return True
-
-    async def _make_ready(
-        self, batch: Sequence[Publication], deadline: float
-    ) -> PublishChannel:
-        """Give a channel on which the batch may be sent in this very step."""
-        needs = {name for each in batch for name in each.needs}
-        while True:
-            channel = await self._open_channel(deadline)
-            if not channel.connection.ensured >= needs:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await self._ensure(channel.connection, needs)
-                except TimeoutError:
-                    raise channel.too_late(sent=False) from None
-            await channel.wait_for_room(len(batch), deadline)
-            if channel.usable and channel.connection.ensured >= needs:
-                return channel
-
-    async def _open_channel(self, deadline: float) -> PublishChannel:
-        channel = self._channel
-        if channel is not None and not channel.usable:
-            # when a channel dies alone, frames of ours may still be on their way to
-            # it, which would cost the connection later (504): start afresh
-            channel.connection.abort("its channel was closed")
-            self._channel = None
-        connection = await self._publish_link.connection(deadline)
-        try:
-            async with asyncio.timeout_at(deadline), self._opening:
-                if self._channel is None or not self._channel.usable:
-                    opened = await connection.channel(confirms=True)
-                    self._channel = PublishChannel(connection, opened)
-                return self._channel
-        except TimeoutError:
-            raise ConnectionFailed(
-                "the broker did not open a channel in time"
-            ) from None
-
-    async def _ensure(
-        self, connection: Connection, needs: Iterable[str | Rung]
-    ) -> None:
-        """Declare what has not been declared through this connection yet."""
-        if connection.ensured.issuperset(needs):
-            return
-        async with self._declaring:
-            for need in needs:
-                if need not in connection.ensured:
-                    await self._declare(connection, need)
-                    connection.ensured.add(need)
-
-    async def _declare(self, connection: Connection, need: str | Rung) -> None:
-        if self._settings.declare == "passive":
-            queue = need if isinstance(need, str) else self._names.rung(need.label)
-            await declare.require(connection, queue)
-            return
-        if FOUNDATION not in connection.ensured:
-            await declare.declare(connection, topology.foundation(self._names))
-            connection.ensured.add(FOUNDATION)
-        if isinstance(need, str):
-            wanted = topology.work(need, self._settings)
-        else:
-            await self._ensure_ladder(connection)
-            wanted = topology.rung(need, self._names)
-        await declare.declare(connection, wanted)
-
-    async def _ensure_ladder(self, connection: Connection) -> None:
-        if LADDER not in connection.ensured:
-            await declare.declare(connection, topology.ladder(self._names))
-            connection.ensured.add(LADDER)
-
-    async def _repeat(
-        self,
-        batch: Sequence[Publication],
-        errors: dict[int, RmqarqError],
-        deadline: float,
-    ) -> dict[int, RmqarqError]:
-        """Publish again what was lost or had no queue; give the final errors."""
-        final: dict[int, RmqarqError] = {}
-        attempts = Attempts(deadline)
-        while errors:
-            again: list[int] = []
-            for at, error in errors.items():
-                if not attempts.worth_another(at, error):
-                    final[at] = attempts.judged(at, error)
-                elif isinstance(error, ConnectionLost) and error.refusal:
-                    refused = await self._publish_alone(batch[at], deadline)
-                    if refused is not None:
-                        final[at] = attempts.judged(at, refused)
-                else:
-                    again.append(at)
-            if not again:
-                break
-            if attempts.unroutable and self._channel is not None:
-                self._channel.connection.ensured.clear()  # a queue was deleted
-            await attempts.pause()
-            failed = await self._publish_once([batch[at] for at in again], deadline)
-            errors = {again[at]: error for at, error in failed.items()}
-        return final
-
-    async def _publish_alone(
-        self, publication: Publication, deadline: float
-    ) -> RmqarqError | None:
-        """Publish on a channel of its own what may have cost others theirs.
-
-        Its link may go with the channel of another one; then it is tried again.
-
-        Returns:
-            What the broker has against it; `None` when it is stored.
-        """
-        while True:
-            outcome = await self._try_alone(publication, deadline)
-            if not isinstance(outcome, ConnectionLost):
-                return outcome
-            if outcome.refusal:
-                text = str(outcome.params["cause"])
-                refusal = ChannelRefused(outcome.refusal, text)
-                return declare.explained(refusal, publication.routing_key)
-            await asyncio.sleep(random.uniform(0.01, 0.1))
-
-    async def _try_alone(
-        self, publication: Publication, deadline: float
-    ) -> RmqarqError | None:
-        try:
-            usual = await self._make_ready((publication,), deadline)
-            opened = await usual.connection.channel(confirms=True)
-        except RmqarqError as error:
-            return error
-        channel = PublishChannel(usual.connection, opened)
-        receipt = channel.send((publication,), deadline)
-        await receipt.done
-        if channel.usable:
-            usual.connection.later(opened.close())
-        return receipt.errors.get(0)
 
 
 def _chunks(

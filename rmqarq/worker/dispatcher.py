@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from rmqarq.app import App
+    from rmqarq.outcome import Outcome
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
     from rmqarq.task import Task
@@ -82,9 +83,11 @@ class Dispatcher:
         self._roster = Roster(settings.cancel_grace, self._leave_behind)
         self.settler = Settler(transport, self._codec, settings, stats, self._roster)
         self.delivered = False
-        self._concurrency = settings.concurrency
+        most = settings.max_jobs or settings.concurrency
+        self._concurrency = min(settings.concurrency, most)
         self._waiting: deque[Delivery] = deque()
         self._left: set[asyncio.Task[None]] = set()
+        self._apart = 0
         self._started = 0
         self._expected = 0
         self._expected_until = 0.0
@@ -122,7 +125,7 @@ class Dispatcher:
             self._expected -= 1
         if self._closed:
             self._give_back(delivery)
-        elif self._starting and len(self._roster) < self._concurrency:
+        elif self._starting and (self._runs_apart(delivery) or self._has_slot):
             self._start(delivery)
         else:
             self._waiting.append(delivery)
@@ -134,7 +137,7 @@ class Dispatcher:
         """
         self._roster.note_loss()
         self._waiting = deque(each for each in self._waiting if each.alive)
-        self._expected = unsettled
+        self._expected = self.expected + unsettled
         self._expected_until = self._loop.time() + GHOST * self._settings.heartbeat
 
     def hold(self) -> None:
@@ -179,16 +182,26 @@ class Dispatcher:
         self._stats.returned += 1
         delivery.release()
 
+    @property
+    def _has_slot(self) -> bool:
+        return len(self._roster) - self._apart < self._concurrency
+
+    def _runs_apart(self, delivery: Delivery) -> bool:
+        """Tell whether it takes no slot: it runs, or waits, in isolation."""
+        return delivery.suspect and self._isolation is not None
+
     def _run_tasks(self) -> list[asyncio.Task[None]]:
         return [run.task for run in self._roster]
 
     def _start(self, delivery: Delivery) -> None:
         run = Run(delivery)
+        self._apart += self._runs_apart(delivery)
         # not by the loop's task factory: an eager one would run the job in here
         run.task = asyncio.Task(self._run(run), loop=self._loop, name="job")
         self._roster.add(run)
 
     async def _run(self, run: Run) -> None:
+        delivery = run.delivery  # another may take its place
         try:
             await self._process(run)
         except asyncio.CancelledError:
@@ -200,14 +213,13 @@ class Dispatcher:
             await asyncio.sleep(AFTER_INTERNAL_ERROR)
             self._give_back(run.delivery)
         finally:
+            self._apart -= self._runs_apart(delivery)
             if not run.detached:
                 self._roster.remove(run)
                 self._fill_slots()
 
     def _fill_slots(self) -> None:
-        while (
-            self._starting and self._waiting and len(self._roster) < self._concurrency
-        ):
+        while self._starting and self._waiting and self._has_slot:
             delivery = self._waiting.popleft()
             if delivery.alive:  # else the broker delivers it again
                 self._start(delivery)
@@ -232,13 +244,13 @@ class Dispatcher:
             await self._turn_away(run, verdict)
             return
         if self._enough():
-            self._give_back(delivery)
+            self._waiting.append(delivery)  # given back when no more are delivered
             return
         if message.eta is not None:
             await self._wait_out(message.eta - time.time())
         if delivery.suspect and self._isolation is not None:
-            outcome = await self._isolation.execute(run, task, message)
-            await self.settler.settle(run, outcome)
+            apart = await self._isolation.execute(run, task, message)
+            await self._settle_apart(run, apart)
             return
         ctx = Context(message, self._state, delivery.home, came_back(delivery))
         run.deadline = self._deadline(task)
@@ -246,6 +258,13 @@ class Dispatcher:
         if not run.detached:
             await self.settler.settle(run, outcome)
             await self._executor.after(ctx)
+
+    async def _settle_apart(self, run: Run, outcome: Outcome | Postponed) -> None:
+        run.settling = True
+        if isinstance(outcome, Postponed):
+            await self.settler.postpone(run, outcome)
+        else:
+            await self.settler.settle(run, outcome)
 
     def _deadline(self, task: Task[..., Any]) -> float | None:
         timeout = timeout_of(task, self._settings)

@@ -97,7 +97,7 @@ class Executor:
     async def _outcome(
         self, run: Execution, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
     ) -> Outcome:
-        message, serializer = decoded
+        message, serializer = decoded.message, decoded.serializer
         assert task.signature is not None, "every registered task has one"
         try:
             args, kwargs = task.signature.decode(

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from rmqarq import logs
+from rmqarq import loader, logs
 from rmqarq.context import Context
 from rmqarq.errors import RmqarqError
-from rmqarq.loader import load
 from rmqarq.middleware import call_hooks
 from rmqarq.outcome import DeadLettered, Retried, Succeeded
 from rmqarq.wire.codec import Codec
@@ -137,7 +136,13 @@ class Isolated:
             order = await self._orders.get()
             if isinstance(order, Leave):
                 return
-            await self._execute(order)
+            try:
+                await self._execute(order)
+            except Exception as error:
+                # ours, not the job's: it must not be taken for a crash of the job
+                traceback.print_exception(error)
+                self._pipe.send(Refused(type(error).__name__))
+                raise
 
     def _hear(self, word: ToChild) -> None:
         self._loop.call_soon_threadsafe(self._obey, word)
@@ -226,7 +231,7 @@ def _leave_it_to_the_worker(number: int, frame: FrameType | None) -> None:
 def _loaded(start: Start, pipe: Pipe) -> App[Any]:
     """Load the App; ends the process when that can't be done."""
     try:
-        app = load(start.path)
+        app = loader.load(start.path)
         logs.set_up(start.settings.log_level, start.settings.language)
         app.configure(start.settings)
     except RmqarqError as error:
@@ -251,7 +256,7 @@ def main() -> None:
     """Serve a worker.
 
     The command line holds the number of our end of the socket, the process id of the
-    worker, and where it finds modules.
+    worker, this package, and where the worker finds modules.
     """
     # handled, not ignored: what is ignored would be so in a task's own processes, too
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -259,10 +264,11 @@ def main() -> None:
     with suppress(OSError):  # when memory runs out, this process shall go first
         OOM_SCORE.write_text("500")
     _die_with(int(sys.argv[2]))
+    loader.isolated = True
     pipe = Pipe(int(sys.argv[1]))
     start = pipe.receive()
     assert isinstance(start, Start), "the worker begins with what to load"
-    sys.path[:] = sys.argv[3:]
+    sys.path[:] = sys.argv[4:]
     del sys.argv[1:]
     app = _loaded(start, pipe)
     run_to_the_end(partial(_serve, app, pipe))

@@ -12,12 +12,14 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rmqarq.outcome import Crashed, Outcome, Released
 from rmqarq.worker import pipe
+from rmqarq.worker.admission import Postponed
 from rmqarq.worker.executor import timeout_of
 
 if TYPE_CHECKING:
@@ -34,12 +36,21 @@ IDLE = 30.0
 LAST_WORDS = 0.5
 DYING = 5.0
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
+UNKNOWN_THERE = 30.0
 
-# -P, and the paths last: a file here must not pass for a module of the standard library
-PROGRAM = (
-    "import sys; sys.path += sys.argv[3:];"
-    " from rmqarq.worker.isolated import main; main()"
-)
+# -P, and the paths last: no file here may pass for a module of the standard library;
+# and this very package, though the paths may lead to another one
+PACKAGE = Path(__file__).parents[1] / "__init__.py"
+PROGRAM = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+sys.path += sys.argv[4:]
+spec = spec_from_file_location("rmqarq", sys.argv[3])
+sys.modules["rmqarq"] = package = module_from_spec(spec)
+spec.loader.exec_module(package)
+from rmqarq.worker.isolated import main
+main()
+"""
 
 
 class Isolation:
@@ -64,15 +75,18 @@ class Isolation:
 
     async def execute(
         self, run: Run, task: Task[..., Any], message: Message
-    ) -> Outcome:
+    ) -> Outcome | Postponed:
         """Run a job in the isolated process, when it is its turn.
+
+        Returns:
+            How it ended; `Postponed` when the process does not know its task.
 
         Raises:
             asyncio.CancelledError: The worker itself was cancelled.
         """
         try:
             async with self._turn:
-                if self._held:
+                if self._held or not run.delivery.alive:  # it may run elsewhere now
                     return Released()
                 self._stay()
                 try:
@@ -100,21 +114,30 @@ class Isolation:
 
     async def _execute(
         self, run: Run, task: Task[..., Any], message: Message
-    ) -> Outcome:
+    ) -> Outcome | Postponed:
         while True:
             run.deadline = None
             try:
                 child = await self._ready()
-                child.check(message.task)
             except (OSError, ChildNotReady) as problem:
-                await self._hold_up(problem)
-                return Released()
+                return await self._hold_up(problem)
+            if message.task not in child.tasks:  # others must not wait for it
+                log.error(
+                    "the App that the isolated process has loaded does not know"
+                    " %(task)s; its suspects have to wait",
+                    {"task": message.task},
+                )
+                return Postponed(UNKNOWN_THERE, "unknown task")
             self._pause = PAUSE
             proof = child.fresh
             timeout = timeout_of(task, self._settings)
             if timeout is not None:
                 run.deadline = asyncio.get_running_loop().time() + timeout
-            outcome = await self._watch(run, child)
+            try:
+                outcome = await self._watch(run, child)
+            except ChildNotReady as problem:
+                self._dismiss()
+                return await self._hold_up(problem)
             if not isinstance(outcome, Crashed):
                 run.settling = True
                 return outcome
@@ -136,7 +159,7 @@ class Isolation:
             self._child = await Child.start(self._start)
         return self._child
 
-    async def _hold_up(self, problem: Exception) -> None:
+    async def _hold_up(self, problem: Exception) -> Outcome:
         """Say what is wrong, and wait: the job comes again at once."""
         log.error(
             "the isolated process can't be started, suspects have to wait: %(problem)s",
@@ -144,6 +167,7 @@ class Isolation:
         )
         await asyncio.sleep(self._pause)
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
+        return Released()
 
     async def _watch(self, run: Run, child: Child) -> Outcome:
         """Wait for the outcome, and see to it that a cancelled job really ends.
@@ -163,14 +187,15 @@ class Isolation:
                 run.settling = True  # it ends in here, not by the roster's sweep
                 child.send(pipe.Interrupt(run.interrupted))
                 await asyncio.wait((answer,), timeout=self._settings.cancel_grace)
-                if answer.done() and not isinstance(answer.result(), Crashed):
+                if (ended := _ended(answer)) is not None:
                     run.task.uncancel()
-                    return answer.result()
+                    return ended
                 raise
             finally:
                 if not answer.done():
                     child.kill()
-                    await answer
+                    await asyncio.wait((answer,))
+                _ended(answer)
                 self._dismiss()  # a thread of the job may go on in there
 
     def _retire_later(self) -> None:
@@ -256,27 +281,23 @@ class Child:
         """Whether it can run a job."""
         return not self._dead.done()
 
-    def check(self, task: str) -> None:
-        """Make sure that it can run a task.
-
-        Raises:
-            ChildNotReady: The App has it here, but not there.
-        """
-        if task not in self.tasks:
-            msg = f"the App that it has loaded does not know the task {task!r}"
-            raise ChildNotReady(msg)
-
     def send(self, word: pipe.ToChild) -> None:
         """Send one frame; a dead process hears nothing."""
         self._writer.write(pipe.pack(word))
 
     async def run(self, order: pipe.Order) -> Outcome:
-        """Run one job; the death of the process is an outcome, too."""
+        """Run one job; the death of the process is an outcome, too.
+
+        Raises:
+            ChildNotReady: It has failed by an error of ours, not by the job.
+        """
         self.send(order)
         answer = await self._hear()
         self.fresh = False
         if isinstance(answer, pipe.Ended):
             return answer.outcome
+        if isinstance(answer, pipe.Refused):
+            raise ChildNotReady(answer.problem)
         return Crashed(await self._end())
 
     async def death(self) -> str:
@@ -332,11 +353,19 @@ class Child:
             return None
 
 
+def _ended(answer: asyncio.Future[Outcome]) -> Outcome | None:
+    """Give the outcome of a job that ended; none when its process did instead."""
+    if not answer.done() or answer.exception() is not None:
+        return None
+    outcome = answer.result()
+    return None if isinstance(outcome, Crashed) else outcome
+
+
 def _command(number: int) -> list[str]:
     """Make the command line of a process that talks through a file descriptor."""
     paths = [os.fsdecode(each) for each in sys.path]
     numbers = (str(number), str(os.getpid()))
-    return [sys.executable, "-P", "-c", PROGRAM, *numbers, *paths]
+    return [sys.executable, "-P", "-c", PROGRAM, *numbers, str(PACKAGE), *paths]
 
 
 def _signal_name(number: int) -> str:

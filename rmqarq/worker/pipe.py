@@ -73,7 +73,7 @@ class Ready(Struct, frozen=True, tag=True):
 
 
 class Refused(Struct, frozen=True, tag=True):
-    """The App can't be loaded.
+    """The App can't be loaded, or something of ours has failed.
 
     Args:
         problem: Why, as a sentence.

@@ -108,7 +108,7 @@ class Roster:
 
     def remember(self, run: Run, message: Message) -> None:
         """Keep in mind that a job is done, for the case that its ack gets lost."""
-        if not message.id:  # a foreign message that nothing tells from another
+        if run.decoded is None or not run.decoded.ours:
             return
         self._done[_key(run, message)] = (run.delivery.consumer, self._loop.time())
         if len(self._done) > REMEMBERED:
@@ -127,9 +127,9 @@ class Roster:
         earlier delivery must be a dead one, and its ack young enough to be in doubt.
         """
         now = self._loop.time()
-        if not message.id or not (
-            newcomer.delivery.redelivered or now < self._alert_until
-        ):
+        if newcomer.decoded is None or not newcomer.decoded.ours:
+            return False  # another foreign message may look the same
+        if not newcomer.delivery.redelivered and now >= self._alert_until:
             return False
         key = _key(newcomer, message)
         for run in self._runs:
@@ -137,6 +137,7 @@ class Roster:
                 run is not newcomer
                 and run.decoded is not None
                 and not run.delivery.alive
+                and not run.delivery.settled
                 and _key(run, run.decoded.message) == key
             ):
                 run.delivery = newcomer.delivery

@@ -358,6 +358,7 @@ def _copy(
         content_encoding=found.content_encoding,
         priority=found.priority or 0,
         headers=headers,
+        timestamp=found.timestamp,
     )
 
 

@@ -147,8 +147,9 @@ class Worker:
             self._judge()
             self.stats.reconnects = self.app.transport.reconnects
             reports.farewell(self.ending, self.stats)
-            await self.app.transport.close_consumers()
-            await self.app.release()
+            with anyio.CancelScope(shield=True):
+                await self.app.transport.close_consumers()
+                await self.app.release()
         return self.stats
 
     def _judge(self) -> None:
@@ -206,11 +207,14 @@ class Worker:
         finally:
             for helper in helpers:
                 helper.cancel()
-            with anyio.CancelScope(shield=True):
-                await self._drain(intake, dispatcher)
-                await call_hooks(self.app.hooks.shutdown, state)
-            watchdog.stop()
-            self.app.state = None
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._drain(intake, dispatcher)
+                    await call_hooks(self.app.hooks.shutdown, state)
+            finally:
+                dispatcher.abandon()  # nothing is left, but after a second cancel
+                watchdog.stop()
+                self.app.state = None
 
     def _helpers(self, dispatcher: Dispatcher) -> list[Coroutine[Any, Any, None]]:
         helpers: list[Coroutine[Any, Any, None]] = []
@@ -242,6 +246,8 @@ class Worker:
     def _sources(self) -> list[Source]:
         """What to consume: each queue and, one at a time, its suspects."""
         prefetch = self.settings.prefetch_count
+        if self.settings.max_jobs is not None:  # the rest would only come back unrun
+            prefetch = min(prefetch, self.settings.max_jobs)
         queues = [Source(queue, queue, prefetch) for queue in self.queues]
         return queues + [Source(suspect_lane(each), each, 1) for each in self.queues]
 

@@ -293,7 +293,7 @@ async def test_a_task_that_only_the_worker_knows_is_not_taken_for_a_crash(
             await move(channel, lane.queue, lane.name)
     async with running(app, path=PATH) as worker:
         await until(lambda: worker.stats.returned >= 1)
-    assert "does not know the task 'local'" in caplog.text
+    assert "does not know local; its suspects have to wait" in caplog.text
     assert worker.stats.crashed == worker.stats.dead_lettered == 0
     await wait_for_count(lane.url, lane.name, ready=1)
 

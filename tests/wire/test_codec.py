@@ -72,7 +72,7 @@ def test_a_message_arrives_as_it_was_sent(
     serializer: Serializer, compression: bool
 ) -> None:
     codec = Codec(Settings(compression=compression, compression_threshold=0))
-    message, found = arrived(codec, FULL, serializer)
+    message, found, _ = arrived(codec, FULL, serializer)
     assert found == serializer
     for name in Message.__struct_fields__:
         if name not in ("args", "kwargs"):
@@ -207,7 +207,7 @@ def test_a_bomb_does_not_go_off() -> None:
         (written(content_encoding="gzip"), b"", "cut short"),
         (
             written(content_encoding="gzip"),
-            gzip.compress(b'{"task":"t"}')[:-9],
+            gzip.compress(b'{"task":"t"}', mtime=0)[:-9],
             "the gzip body is cut short",
         ),
         (b"\x80\x00\x09abc", b'{"task":"t"}', "a value is cut short"),
