@@ -8,7 +8,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import TransportError
+from rmqarq.errors import RmqarqError, TransportError
 from rmqarq.wire.connection import ChannelRefused
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHORT = 1.0
+LOOK = 20.0
 _TOO_LONG = "delivery acknowledgement on channel"  # RabbitMQ's words for it
 LINGER = 0.2
 """Quorum queues may lose an ack that comes just before its channel's end
@@ -103,6 +104,20 @@ class Intake:
                 return
             raise
 
+    async def _end_of(self, consumer: Consumer) -> str:
+        """Wait until a consumer ends, and give the cause.
+
+        A cluster may delete a queue without a word to its consumers (RabbitMQ 3.10,
+        after a node of it has crashed), so the queue is looked at from time to time.
+        """
+        while True:
+            await asyncio.wait((consumer.ended,), timeout=LOOK)
+            if consumer.ended.done():
+                return consumer.ended.result()
+            with suppress(RmqarqError):
+                if not await self._transport.exists(consumer.source.queue):
+                    return "the queue is gone"
+
     async def _consume(self, source: Source, ready: asyncio.Future[None]) -> None:
         """Consume a queue until its consumer ends.
 
@@ -122,7 +137,7 @@ class Intake:
         began = asyncio.get_running_loop().time()
         if not ready.done():
             ready.set_result(None)
-        cause = await asyncio.shield(consumer.ended)
+        cause = await self._end_of(consumer)
         self._on_loss(consumer.unsettled)
         log.warning(
             "the consumer of %(queue)s ended (%(cause)s); it is made anew",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rmqarq.wire.consumer import Consumer, Delivery
 
 Interruption: TypeAlias = Literal["timeout", "shutdown"]
-Key: TypeAlias = tuple[str, str, int, int, float]
+Key: TypeAlias = tuple[str, str, int, int, float, int]
 
 SWEEP = 0.1
 REMEMBERED = 1000
@@ -173,4 +173,5 @@ def _key(run: Run, message: Message) -> Key:
         message.job_try,
         message.generation,
         message.enqueued_at,
+        hash(run.delivery.body),  # two jobs may share an id and a moment
     )
