@@ -11,6 +11,7 @@ import pytest
 from tests.docs.pages import EXAMPLES
 from tests.docs.programs import WORKER, end, start
 from tests.docs.test_migrating import MIGRATED
+from tests.docs.test_protocol import PRODUCERS
 
 if TYPE_CHECKING:
     import subprocess
@@ -34,7 +35,7 @@ IN_TURN = {
     "worker": [*WORKER, "app:app", "--burst", "--wait-delayed"],
     "dead_letters": ["dead_letters.py", "my_queue_dlq"],
 }
-ELSEWHERE = MIGRATED
+ELSEWHERE = (*MIGRATED, *PRODUCERS)
 
 
 def run(broker: Broker, *arguments: str) -> subprocess.Popen[str]:
