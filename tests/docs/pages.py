@@ -59,6 +59,23 @@ def anchors(page: Path) -> set[str]:
     return {each.replace(" ", "-") for each in kept}
 
 
+def both_languages(name: str) -> list[Path]:
+    """Give a page and its translation."""
+    return [DOCS / name, DOCS / "zh" / name]
+
+
+def outline(page: Path) -> list[str]:
+    """Give the marks of headings and list items, in order."""
+    text = _BLOCK.sub("", page.read_text("utf-8"))
+    return re.findall(r"^(#+|-|\d+\.) ", text, re.MULTILINE)
+
+
+def inline_code(text: str) -> set[str]:
+    """Give what stands between single backticks outside of blocks."""
+    found = re.findall(r"`([^`]+)`", _BLOCK.sub("", text))
+    return {" ".join(each.split()) for each in found}
+
+
 def rows(page: Path) -> list[list[str]]:
     """Give the cells of all tables of a page."""
     return table(page.read_text("utf-8"))
