@@ -113,8 +113,10 @@ def printed(
     """What a program sends, and what the worker of its section then writes."""
     name = request.param
     sent = end(senders[name])
-    command = [*WORKER, f"{name}:app", "--burst", "--wait-delayed"]
-    done = end(start(broker.url, *command, prefix=f"docs-{name}"))
+    text = PAGE.read_text("utf-8")
+    (command,) = re.findall(rf"^rmqarq run ({name}:app.*?) +# after$", text, re.M)
+    burst = [*command.split(), "--burst", "--wait-delayed"]
+    done = end(start(broker.url, *WORKER, *burst, prefix=f"docs-{name}"))
     return (sent + done).splitlines()
 
 
