@@ -19,7 +19,7 @@ TRANSLATED += [
 ]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NAMED = re.compile(r"# (\w+\.py)\n+")
+_NAMED = re.compile(r"(?:#|//) (\w+\.\w+)\n+")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
@@ -29,11 +29,11 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def code_blocks(page: Path) -> list[tuple[str | None, str]]:
-    """Give the python blocks of a page, each with the file that it names."""
+def code_blocks(page: Path, language: str = "python") -> list[tuple[str | None, str]]:
+    """Give the blocks of a page in a language, each with the file that it names."""
     found: list[tuple[str | None, str]] = []
-    for language, code in _BLOCK.findall(page.read_text("utf-8")):
-        if language == "python":
+    for each, code in _BLOCK.findall(page.read_text("utf-8")):
+        if each == language:
             named = _NAMED.match(code)
             found.append((named[1], code[named.end() :]) if named else (None, code))
     return found
@@ -59,11 +59,42 @@ def anchors(page: Path) -> set[str]:
     return {each.replace(" ", "-") for each in kept}
 
 
+def both_languages(name: str) -> list[Path]:
+    """Give a page and its translation."""
+    return [DOCS / name, DOCS / "zh" / name]
+
+
+def outline(page: Path) -> list[str]:
+    """Give the marks of headings and list items, in order."""
+    text = _BLOCK.sub("", page.read_text("utf-8"))
+    return re.findall(r"^(#+|-|\d+\.) ", text, re.MULTILINE)
+
+
+def inline_code(text: str) -> set[str]:
+    """Give what stands between single backticks outside of blocks."""
+    found = re.findall(r"`([^`]+)`", _BLOCK.sub("", text))
+    return {" ".join(each.split()) for each in found}
+
+
 def rows(page: Path) -> list[list[str]]:
     """Give the cells of all tables of a page."""
-    lines = page.read_text("utf-8").splitlines()
+    return table(page.read_text("utf-8"))
+
+
+def table(text: str) -> list[list[str]]:
+    """Give the cells of all tables of a text, with those of their headings."""
     return [
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
-        for line in lines
+        for line in text.splitlines()
         if line.startswith("|") and not line.startswith("|--")
     ]
+
+
+def section(page: Path, title: str) -> str:
+    """Give what stands under a heading, with the headings inside."""
+    text = page.read_text("utf-8")
+    heading = re.search(rf"^(#+) {re.escape(title)}$", text, re.MULTILINE)
+    assert heading, f"{name_of(page)} has no heading {title!r}"
+    rest = text[heading.end() :]
+    following = re.search(rf"^#{{1,{len(heading[1])}}} ", rest, re.MULTILINE)
+    return rest[: following.start()] if following else rest

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.docs.pages import EXAMPLES
+from tests.docs.programs import WORKER, end, start
+from tests.docs.test_migrating import MIGRATED
+from tests.docs.test_protocol import PRODUCERS
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from tests.harness.broker import Broker
@@ -31,42 +32,22 @@ ALONE = (
 IN_TURN = {
     "send": ["send.py"],
     "foreign": ["foreign.py"],
-    "worker": ["-m", "rmqarq", "run", "app:app", "--burst", "--wait-delayed"],
+    "worker": [*WORKER, "app:app", "--burst", "--wait-delayed"],
     "dead_letters": ["dead_letters.py", "my_queue_dlq"],
 }
-SECONDS = 40
+ELSEWHERE = (*MIGRATED, *PRODUCERS)
 
 
-def start(broker: Broker, *arguments: str) -> subprocess.Popen[str]:
-    """Start a program in the directory of the examples."""
-    # a prefix of its own, because `--wait-delayed` waits for all delays under one
+def run(broker: Broker, *arguments: str) -> subprocess.Popen[str]:
+    """Start a program; `--wait-delayed` waits for all delays under one prefix."""
     prefix = f"docs-{secrets.token_hex(4)}" if "quickstart.py" in arguments else "docs"
-    env = {key: text for key, text in os.environ.items() if key[:7] != "RMQARQ_"}
-    env |= {"RMQARQ_URL": broker.url, "RMQARQ_PREFIX": prefix, "LC_ALL": "C.UTF-8"}
-    env["PYTHONUNBUFFERED"] = "1"  # so that print and log keep their order
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", *arguments],
-        cwd=EXAMPLES,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
-
-
-def end(process: subprocess.Popen[str]) -> str:
-    """Give what a program printed; it must end well."""
-    output, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, output
-    return output
+    return start(broker.url, *arguments, prefix=prefix)
 
 
 @pytest.fixture(scope="module")
 def running(broker: Broker) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The examples that need no other, started together: mostly, they wait."""
-    processes = {name: start(broker, f"{name}.py") for name in ALONE}
+    processes = {name: run(broker, f"{name}.py") for name in ALONE}
     yield processes
     for process in processes.values():
         process.kill()
@@ -76,11 +57,11 @@ def running(broker: Broker) -> Iterator[dict[str, subprocess.Popen[str]]]:
 @pytest.fixture(scope="module")
 def shown(broker: Broker, running: dict[str, subprocess.Popen[str]]) -> dict[str, str]:
     """What the examples that follow each other print."""
-    return {name: end(start(broker, *each)) for name, each in IN_TURN.items()}
+    return {name: end(run(broker, *each)) for name, each in IN_TURN.items()}
 
 
 def test_every_example_is_tried_here() -> None:
-    tried = {*ALONE, *IN_TURN, "app"} - {"worker"}
+    tried = {*ALONE, *IN_TURN, *ELSEWHERE, "app"} - {"worker"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tried
 
 

@@ -23,15 +23,20 @@ from tests.docs.pages import (
     ROOT,
     TRANSLATED,
     anchors,
+    both_languages,
     code_blocks,
+    inline_code,
     links,
     name_of,
+    outline,
     rows,
     without_comments,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+PAGE_BY_PAGE = [pair for pair in TRANSLATED if pair[0].parent == DOCS]
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
@@ -72,6 +77,31 @@ def test_a_translation_shows_the_same_code(original: Path, translation: Path) ->
         assert without_comments(code) == without_comments(other)
 
 
+@pytest.mark.parametrize(
+    ("original", "translation"), PAGE_BY_PAGE, ids=[name_of(b) for _, b in PAGE_BY_PAGE]
+)
+def test_a_translation_has_the_same_parts(original: Path, translation: Path) -> None:
+    assert outline(original) == outline(translation)
+    ours, theirs = rows(original), rows(translation)
+    assert [inline_code(row[0]) for row in ours] == [
+        inline_code(row[0]) for row in theirs
+    ]
+    # flags, settings, names: whoever adds one to a page adds it to both
+    ours_named = inline_code(original.read_text("utf-8"))
+    assert ours_named == inline_code(translation.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("original", "translation"), TRANSLATED, ids=[name_of(b) for _, b in TRANSLATED]
+)
+def test_a_page_and_its_translation_lead_to_each_other(
+    original: Path, translation: Path
+) -> None:
+    for page, other in ((original, translation), (translation, original)):
+        targets = {(page.parent / link).resolve() for link in links(page)}
+        assert other in targets
+
+
 def test_the_readme_shows_its_examples_as_they_are() -> None:
     blocks = code_blocks(ROOT / "README.md")
     assert [name for name, _ in blocks] == ["app.py", "send.py"]
@@ -84,11 +114,10 @@ def test_the_index_names_every_page() -> None:
     assert named == {*DOCS.glob("**/*.md")} - {DOCS / "index.md"}
 
 
-def test_every_setting_is_in_its_table_with_variable_and_default() -> None:
+@pytest.mark.parametrize("page", both_languages("settings.md"), ids=name_of)
+def test_every_setting_is_in_its_table_with_variable_and_default(page: Path) -> None:
     table = {
-        cells[0].strip("`"): cells
-        for cells in rows(DOCS / "settings.md")
-        if cells[0].startswith("`")
+        cells[0].strip("`"): cells for cells in rows(page) if cells[0].startswith("`")
     }
     assert list(table) == list(Settings.__struct_fields__)
     for name, default in zip(table, Settings.__struct_defaults__, strict=True):
@@ -114,18 +143,20 @@ def test_the_pages_name_every_flag_and_no_other() -> None:
 
 
 def test_every_option_of_a_task_is_in_the_tables_of_both_languages() -> None:
-    for page in (DOCS / "tasks.md", DOCS / "zh" / "tasks.md"):
+    for page in both_languages("tasks.md"):
         named = {row[0].strip("`") for row in rows(page)}
         assert set(TaskOptions.__annotations__) <= named
 
 
-def test_every_reason_of_a_dead_letter_is_explained() -> None:
-    named = {row[0].strip("`") for row in rows(DOCS / "retries.md")}
+@pytest.mark.parametrize("page", both_languages("retries.md"), ids=name_of)
+def test_every_reason_of_a_dead_letter_is_explained(page: Path) -> None:
+    named = {row[0].strip("`") for row in rows(page)}
     assert set(get_args(Reason)) <= named
 
 
-def test_every_error_that_an_enqueue_may_raise_is_explained() -> None:
-    named = {row[0].strip("`") for row in rows(DOCS / "enqueueing.md")}
+@pytest.mark.parametrize("page", both_languages("enqueueing.md"), ids=name_of)
+def test_every_error_that_an_enqueue_may_raise_is_explained(page: Path) -> None:
+    named = {row[0].strip("`") for row in rows(page)}
     kinds = (getattr(rmqarq, name) for name in rmqarq.__all__)
     public = {kind for kind in kinds if isinstance(kind, type)}
     raised = {kind.__name__ for kind in public if issubclass(kind, TransportError)}
