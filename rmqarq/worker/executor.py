@@ -228,4 +228,10 @@ def failure_of(error: BaseException) -> Failure:
         trace = "".join(traceback.format_exception(error))
     except Exception:
         text, trace = "(the exception can't be shown)", ""
-    return Failure(name, text[:LONGEST_MESSAGE], trace[-LONGEST_TRACEBACK:])
+    text, trace = text[:LONGEST_MESSAGE], trace[-LONGEST_TRACEBACK:]
+    return Failure(name, portable(text), portable(trace))
+
+
+def portable(text: str) -> str:
+    """Escape what UTF-8 can't express, such as a file name of foreign bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -19,16 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-
 from rmqarq import loader, logs
 from rmqarq.context import Context
 from rmqarq.errors import RmqarqError
 from rmqarq.middleware import call_hooks
-from rmqarq.outcome import DeadLettered, Retried, Succeeded
+from rmqarq.outcome import Succeeded
 from rmqarq.wire.codec import Codec
 from rmqarq.worker.event_loop import run_to_the_end
-from rmqarq.worker.executor import Executor
+from rmqarq.worker.executor import Executor, portable
 from rmqarq.worker.lifespan import lifespan_of
 from rmqarq.worker.pipe import (
     LENGTH,
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from rmqarq.app import App
-    from rmqarq.outcome import Failure, Outcome
+    from rmqarq.outcome import Outcome
     from rmqarq.task import Task
     from rmqarq.wire.codec import Decoded
     from rmqarq.worker.pipe import Ending, ToWorker
@@ -189,23 +187,10 @@ class Isolated:
 
 
 def _portable(outcome: Outcome) -> Ending:
-    """Leave behind what can't travel: a result, which nobody keeps, and odd letters."""
+    """Leave the result behind: nobody keeps it, and it may be anything."""
     if isinstance(outcome, Succeeded):
         return Succeeded()
-    if isinstance(outcome, Retried | DeadLettered) and outcome.failure is not None:
-        return msgspec.structs.replace(outcome, failure=_readable(outcome.failure))
     return cast("Ending", outcome)
-
-
-def _readable(failure: Failure) -> Failure:
-    texts = (failure.kind, failure.message, failure.traceback)
-    kind, message, trace = map(_escaped, texts)
-    return msgspec.structs.replace(failure, kind=kind, message=message, traceback=trace)
-
-
-def _escaped(text: str) -> str:
-    """Escape what UTF-8 can't express, such as a file name of foreign bytes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 async def _serve(app: App[Any], pipe: Pipe) -> None:
@@ -238,7 +223,7 @@ def _loaded(start: Start, pipe: Pipe) -> App[Any]:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         language = logs.chosen_language(start.settings.language)
-        pipe.send(Refused(_escaped(logs.render(error, language))))
+        pipe.send(Refused(portable(logs.render(error, language))))
         sys.exit(1)
     return app
 
