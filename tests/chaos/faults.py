@@ -31,7 +31,11 @@ FREEZE = 3.0
 ALARM = 2.0
 DOWN = 3.0  # what the other nodes have to show that they go on
 LATE = 5.0  # what was on its way when a network stood still has come by then
-CANCELLED = f"consumer of {SIDE} ended (the broker cancelled"
+GONE = (
+    f"consumer of {SIDE} ended (the broker cancelled",
+    f"consumer of {SIDE} ended (the queue is gone",  # a cluster may say nothing
+)
+LOOKED_FOR = 45.0  # two looks of a worker that was told nothing
 GRACE = 10.0  # a worker that is told to stop has ended by then
 
 
@@ -150,14 +154,19 @@ async def close_connections(stage: Stage) -> float:
 
 
 async def delete_queue(stage: Stage) -> float:
-    """Delete a queue, empty for once, so that the broker cancels its consumers."""
+    """Delete a queue, empty for once: its consumers must notice, told or not."""
     url = stage.cluster.alive().url
-    before = stage.fleet.heard(CANCELLED)
+
+    def heard() -> int:
+        return sum(map(stage.fleet.heard, GONE))
+
+    before = heard()
     async with channel_to(url) as channel:
         await channel.queue_delete(SIDE)
     back = time.monotonic()
-    await until(lambda: stage.fleet.heard(CANCELLED) > before, what="a cancel")
-    await wait_for_count(url, SIDE, consumers=len(stage.fleet.workers))
+    await until(lambda: heard() > before, LOOKED_FOR, what="a cancel")
+    everybody = len(stage.fleet.workers)
+    await wait_for_count(url, SIDE, consumers=everybody, timeout=LOOKED_FOR)
     await stage.producer.send_aside()
     return back
 
