@@ -115,7 +115,7 @@ class Intake:
             if consumer.ended.done():
                 return consumer.ended.result()
             with suppress(RmqarqError):
-                if not await self._transport.exists(consumer.source.queue):
+                if not await self._transport.consumers(consumer.source.queue):
                     return "the queue is gone"
 
     async def _consume(self, source: Source, ready: asyncio.Future[None]) -> None:

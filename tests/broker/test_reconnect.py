@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from anyio import to_thread
 
 from rmqarq import App, BrokerBlocked, TransportError
+from rmqarq.wire.transport import Transport
+from rmqarq.worker import intake
 from tests.broker.kit import channel_to, running, until, wait_for_count
 from tests.harness.broker import Broker
 from tests.harness.proxy import Proxy
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rmqarq import Task
+    from rmqarq.wire.consumer import Consumer, Source
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +262,26 @@ async def test_the_worker_outlives_a_broker_that_is_not_there_at_the_start(
     async with running(app, url=broker.url):
         await tally.task.enqueue(1)
         await until(lambda: tally.runs == {1: 1})
+
+
+async def test_a_consumer_that_the_broker_has_forgotten_is_made_anew(
+    broker: Broker, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumers: dict[str, Consumer] = {}
+    consume = Transport.consume
+
+    async def kept(self: Transport, source: Source, on_delivery: Any) -> Consumer:
+        consumers[source.queue] = await consume(self, source, on_delivery)
+        return consumers[source.queue]
+
+    monkeypatch.setattr(Transport, "consume", kept)
+    monkeypatch.setattr(intake, "LOOK", 0.3)
+    app = App(broker.url, queue=queue)
+    tally = Tally(app)
+    async with running(app) as worker:
+        first = consumers[queue]
+        await first.cancel()  # at the broker alone: nobody tells the worker
+        await tally.task.enqueue(1)
+        await until(lambda: tally.runs == {1: 1})
+        assert consumers[queue] is not first
+        assert worker.stats.reconnects == 0
