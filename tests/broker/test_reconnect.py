@@ -283,5 +283,5 @@ async def test_a_consumer_that_the_broker_has_forgotten_is_made_anew(
         await first.cancel()  # at the broker alone: nobody tells the worker
         await tally.task.enqueue(1)
         await until(lambda: tally.runs == {1: 1})
-        assert consumers[queue] is not first
+        await until(lambda: consumers[queue] is not first)
         assert worker.stats.reconnects == 0
