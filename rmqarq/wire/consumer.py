@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from rmqarq.wire import frames, properties
+from rmqarq.wire.connection import retrieve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,6 +127,7 @@ class Consumer:
 
     Attributes:
         ended: Done when no more deliveries will come, with the reason.
+        last_tag: The tag of the latest delivery.
     """
 
     def __init__(
@@ -143,6 +145,8 @@ class Consumer:
         self._on_delivery = on_delivery
         self._open = True
         self._tag: str | None = None
+        self._renewal: asyncio.Future[None] | None = None
+        self.last_tag = 0
         self._tags = OpenTags()
         self._acks: list[int] = []
         self._nacks: list[int] = []
@@ -167,10 +171,30 @@ class Consumer:
         self._connection.distrust_stalls()
         self._connection.tap.register(self._channel.number, self._on_event)
         call = self._connection.call
-        source, channel = self.source, self._channel
-        await call(channel.basic_qos(prefetch_count=source.prefetch))
-        answer = await call(channel.basic_consume(source.queue, _unused))
-        self._tag = answer.consumer_tag
+        await call(self._channel.basic_qos(prefetch_count=self.source.prefetch))
+        await self._ask()
+
+    async def renew(self) -> None:
+        """Ask the broker once more for messages, in case it has forgotten us.
+
+        Raises:
+            ConnectionLost: The link broke.
+            ChannelRefused: The queue is gone.
+        """
+        # to its end, whoever waits: a consumer that nobody knows can't be cancelled
+        self._renewal = asyncio.ensure_future(self._renew())
+        self._renewal.add_done_callback(retrieve)
+        await asyncio.shield(self._renewal)
+
+    async def _renew(self) -> None:
+        former = self._tag
+        await self._ask()
+        if former is not None:
+            await self._connection.call(self._channel.basic_cancel(former))
+
+    async def _ask(self) -> None:
+        asked = self._channel.basic_consume(self.source.queue, _unused)
+        self._tag = (await self._connection.call(asked)).consumer_tag
 
     async def cancel(self) -> None:
         """Stop deliveries; when this returns none will come any more.
@@ -179,6 +203,8 @@ class Consumer:
             ConnectionLost: The link broke.
             ChannelRefused: The channel is gone.
         """
+        if self._renewal is not None:
+            await asyncio.wait((self._renewal,))
         tag, self._tag = self._tag, None
         if tag is not None and self.usable:
             cancel = self._channel.basic_cancel(tag)
@@ -226,6 +252,7 @@ class Consumer:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, frames.Deliver):
             if self._open:  # else it comes back: we have asked to close the channel
+                self.last_tag = event.tag
                 self._tags.add(event.tag)
                 self._on_delivery(Delivery(self, event))
         elif isinstance(event, frames.Closed):

@@ -19,7 +19,6 @@ from rmqarq.wire.connection import ChannelRefused
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from aiormq import spec
     from aiormq.abc import AbstractChannel
 
     from rmqarq.wire.connection import Connection
@@ -76,29 +75,15 @@ async def count(connection: Connection, queue: str) -> int | None:
         AccessRefused: The user may not look at it.
         ConnectionLost: The link broke.
     """
-    answer = await _look(connection, queue)
-    return None if answer is None else answer.message_count or 0
-
-
-async def consumers(connection: Connection, queue: str) -> int:
-    """Give the number of consumers of a queue; a queue that is not there has none.
-
-    Raises:
-        AccessRefused: The user may not look at it.
-        ConnectionLost: The link broke.
-    """
-    answer = await _look(connection, queue)
-    return 0 if answer is None else answer.consumer_count or 0
-
-
-async def _look(connection: Connection, queue: str) -> spec.Queue.DeclareOk | None:
     try:
         async with _throw_away(connection) as channel:
-            return await connection.call(channel.queue_declare(queue, passive=True))
+            declared = channel.queue_declare(queue, passive=True)
+            answer = await connection.call(declared)
     except ChannelRefused as error:
         if error.code == 404:
             return None
         raise explained(error, queue) from error
+    return answer.message_count or 0
 
 
 async def require(connection: Connection, queue: str) -> None:

@@ -173,16 +173,6 @@ class Transport:
             raise declare.explained(error, source.queue) from error
         return consumer
 
-    async def consumers(self, queue: str) -> int:
-        """Count the consumers of a queue; one that is not there has none.
-
-        Raises:
-            TransportError: The link broke.
-            AccessRefused: The user may not look.
-        """
-        connection = await self._consume_link.connection()
-        return await declare.consumers(connection, queue)
-
     async def count(self, queues: Iterable[str]) -> dict[str, int]:
         """Count the ready messages of each queue; a missing one has none.
 

@@ -8,7 +8,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import RmqarqError, TransportError
+from rmqarq.errors import TransportError
 from rmqarq.wire.connection import ChannelRefused
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHORT = 1.0
-LOOK = 20.0
+LOOK = 30.0
 _TOO_LONG = "delivery acknowledgement on channel"  # RabbitMQ's words for it
 LINGER = 0.2
 """Quorum queues may lose an ack that comes just before its channel's end
@@ -107,16 +107,18 @@ class Intake:
     async def _end_of(self, consumer: Consumer) -> str:
         """Wait until a consumer ends, and give the cause.
 
-        A cluster may delete a queue without a word to its consumers (RabbitMQ 3.10,
-        after a node of it has crashed), so the queue is looked at from time to time.
+        A cluster may forget consumers without a word (seen with RabbitMQ 3.10: a queue
+        that was deleted after a node had crashed), so an idle one is renewed at times.
         """
+        seen = consumer.last_tag
         while True:
             await asyncio.wait((consumer.ended,), timeout=LOOK)
             if consumer.ended.done():
                 return consumer.ended.result()
-            with suppress(RmqarqError):
-                if not await self._transport.consumers(consumer.source.queue):
-                    return "the queue is gone"
+            if consumer.last_tag == seen and not consumer.unsettled:
+                with suppress(TransportError, ChannelRefused):
+                    await consumer.renew()
+            seen = consumer.last_tag
 
     async def _consume(self, source: Source, ready: asyncio.Future[None]) -> None:
         """Consume a queue until its consumer ends.

@@ -33,9 +33,9 @@ DOWN = 3.0  # what the other nodes have to show that they go on
 LATE = 5.0  # what was on its way when a network stood still has come by then
 GONE = (
     f"consumer of {SIDE} ended (the broker cancelled",
-    f"consumer of {SIDE} ended (the queue is gone",  # a cluster may say nothing
+    f"consumer of {SIDE} ended (NOT_FOUND",  # a cluster may say nothing until asked
 )
-LOOKED_FOR = 45.0  # two looks of a worker that was told nothing
+LOOKED_FOR = 75.0  # two looks of a worker that was told nothing
 GRACE = 10.0  # a worker that is told to stop has ended by then
 
 
