@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rmqarq.cli import run
+from rmqarq.cli import run, tasks
 from rmqarq.errors import AppNotFound, ConfigurationError, RmqarqError
 from rmqarq.logs import chosen_language, render
 
@@ -22,6 +22,7 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
 )
 program.command(name="run")(run.run)
+program.command(name="tasks")(tasks.tasks)
 
 
 def _print_version(wanted: bool) -> None:
