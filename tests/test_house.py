@@ -92,7 +92,15 @@ FLOORS: dict[str, list[str]] = {
         "worker.dispatcher",
         "worker.worker",
     ],
-    "command line": ["cli.output", "cli.target", "cli.run", "cli.tasks", "cli.main"],
+    "operations": ["admin"],
+    "command line": [
+        "cli.output",
+        "cli.target",
+        "cli.run",
+        "cli.tasks",
+        "cli.queue",
+        "cli.main",
+    ],
 }
 """A file imports only from the files before it, for type checkers likewise."""
 
@@ -116,7 +124,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "pamqp": set(),
     "yarl": {"wire.opening"},
-    "typer": {"cli.output", "cli.target", "cli.run", "cli.main"},
+    "typer": {"cli.output", "cli.target", "cli.run", "cli.queue", "cli.main"},
     "rich": set(),
     "pydantic": set(),
 }
@@ -223,7 +231,7 @@ def test_a_file_imports_only_from_the_files_before_it() -> None:
 def test_a_door_is_only_used_from_above_its_floor() -> None:
     floors = list(FLOORS)
     floor_of = {name: floors.index(floor) for floor in FLOORS for name in FLOORS[floor]}
-    height = {"wire": 1, "worker": 3, "cli": 4, "": 5, "__main__": 6}
+    height = {"wire": 1, "worker": 3, "cli": 5, "": 6, "__main__": 7}
     wrong = [
         f"{name}:{node.lineno} goes through {imported}"
         for name, floor in floor_of.items()

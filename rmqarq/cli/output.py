@@ -55,7 +55,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def say(sentence: str, /, **words: object) -> None:
     """Print a sentence; what is filled in is made safe to show."""
-    typer.echo(sentence.format(**{name: _cell(word) for name, word in words.items()}))
+    typer.echo(filled(sentence, **words))
+
+
+def filled(sentence: str, /, **words: object) -> str:
+    """Fill a sentence with words that are made safe to show."""
+    return sentence.format(**{name: _cell(word) for name, word in words.items()})
 
 
 def as_json(value: Any) -> None:
@@ -68,11 +73,6 @@ def moment(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """Write a number with its noun."""
-    return f"{number} {one if number == 1 else many}"
 
 
 def _cell(value: object) -> str:

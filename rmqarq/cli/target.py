@@ -1,7 +1,8 @@
-"""Which broker and which queues a command means: flags, an App, the environment."""
+"""What a command means: which broker and queues, and whether it is meant at all."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -9,6 +10,7 @@ import typer
 from msgspec import Struct
 
 from rmqarq import logs
+from rmqarq.cli import output
 from rmqarq.loader import load
 from rmqarq.settings import Settings, chosen_settings
 
@@ -41,6 +43,8 @@ Queues = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
 
 class Target(Struct, frozen=True):
     """What a command looks at.
@@ -68,6 +72,17 @@ def chosen(path: str | None, url: str | None, queues: Sequence[str] | None) -> T
     logs.set_up("WARNING", settings.language)
     named = tuple(dict.fromkeys(queues or ()))
     return Target(settings, named or _queues_of(app, settings))
+
+
+def confirm(question: str, /, **words: object) -> None:
+    """Ask before something is gone; any answer but yes ends the program with 1."""
+    typer.echo(output.filled(question, **words) + " [y/N] ", err=True, nl=False)
+    answer = sys.stdin.readline()
+    if not answer:  # there is nobody to answer
+        typer.echo("\n--yes answers the question.", err=True)
+    if answer.strip().lower() not in ("y", "yes"):
+        typer.echo("Nothing was changed.", err=True)
+        raise typer.Exit(1)
 
 
 def _queues_of(app: App[State] | None, settings: Settings) -> tuple[str, ...]:

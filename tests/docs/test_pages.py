@@ -99,7 +99,7 @@ def test_every_setting_is_in_its_table_with_variable_and_default() -> None:
         assert meaning
 
 
-COMMANDS = ("run", "tasks")
+COMMANDS = ("run", "tasks", "queue info", "queue purge")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
