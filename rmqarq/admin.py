@@ -1,26 +1,34 @@
-"""What an operator asks of a broker: look into queues, purge them."""
+"""What an operator asks of a broker: look into queues, purge and read them."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
 
-from rmqarq.errors import NotFound
+from rmqarq.errors import NotFound, TransportError
 from rmqarq.url import parse_urls
 from rmqarq.wire import declare
 from rmqarq.wire.delay import every_rung
 from rmqarq.wire.link import Link
 from rmqarq.wire.names import Names, suspect_lane
+from rmqarq.wire.reading import Reading
 from rmqarq.wire.topology import dead_letter_queue
+from rmqarq.wire.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from types import TracebackType
 
+    from rmqarq.errors import RmqarqError
     from rmqarq.settings import Settings
     from rmqarq.wire.connection import Connection
+    from rmqarq.wire.publication import Publication
+
+log = logging.getLogger(__name__)
 
 
 class QueueInfo(Struct, frozen=True):
@@ -76,6 +84,7 @@ class Admin:
         self._settings = settings
         self._names = Names(settings.prefix)
         self._link = Link(parse_urls(settings.url), settings, "admin")
+        self._transport = Transport(settings)
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -95,6 +104,7 @@ class Admin:
     ) -> None:
         """Close the connection."""
         await self._link.close()
+        await self._transport.close()
 
     async def overview(self, queues: Sequence[str]) -> Overview:
         """Count what is in queues and what is on its way to them.
@@ -139,6 +149,43 @@ class Admin:
         """
         return _known(queue, await declare.purge(await self._connection(), queue))
 
+    @asynccontextmanager
+    async def reading(self, queue: str) -> AsyncGenerator[tuple[Reading, int]]:
+        """Look at what is in a queue now; what is not acked is there afterwards.
+
+        Yields:
+            The messages, and how many there are.
+
+        Raises:
+            NotFound: There is no such queue.
+            TransportError: The link broke.
+            AccessRefused: The user may not read the queue.
+        """
+        connection = await self._connection()
+        depth = await declare.depth(connection, queue)
+        there = _known(queue, None if depth is None else depth.ready)
+        if depth is not None and depth.consumers:
+            log.warning(
+                "%(queue)s has %(count)d consumers; what they hold is not seen",
+                {"queue": queue, "count": depth.consumers},
+            )
+        reading = Reading(connection, queue, there)
+        try:
+            yield reading, there
+        finally:
+            await _close(reading, queue)
+
+    async def publish(
+        self, publications: Sequence[Publication]
+    ) -> dict[int, RmqarqError]:
+        """Publish messages to queues that are there.
+
+        Returns:
+            By position, the error of each that was not stored for certain.
+        """
+        patience = self._settings.publish_deadline
+        return await self._transport.publish_many(publications, patience)
+
     async def _connection(self) -> Connection:
         now = asyncio.get_running_loop().time()
         return await self._link.connection(now + self._settings.connect_timeout)
@@ -160,3 +207,14 @@ def _known(queue: str, count: int | None) -> int:
     if count is None:
         raise NotFound("there is no queue {queue}", queue=repr(queue))
     return count
+
+
+async def _close(reading: Reading, queue: str) -> None:
+    try:
+        await reading.close()
+    except TransportError as error:
+        log.warning(
+            "the link broke at the end, so what was taken out of %(queue)s last may"
+            " still be there: %(problem)s",
+            {"queue": queue, "problem": error},
+        )

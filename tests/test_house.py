@@ -56,6 +56,7 @@ FLOORS: dict[str, list[str]] = {
         "wire.publisher",
         "wire.consumer",
         "wire.declare",
+        "wire.reading",
         "wire.attempts",
         "wire.transport",
     ],
@@ -92,13 +93,19 @@ FLOORS: dict[str, list[str]] = {
         "worker.dispatcher",
         "worker.worker",
     ],
-    "operations": ["admin"],
+    "operations": ["letters", "admin", "box"],
     "command line": [
         "cli.output",
         "cli.target",
+        "cli.picking",
+        "cli.progress",
+        "cli.showing",
+        "cli.done",
         "cli.run",
         "cli.tasks",
         "cli.queue",
+        "cli.dlq",
+        "cli.lost",
         "cli.main",
     ],
 }
@@ -124,7 +131,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "pamqp": set(),
     "yarl": {"wire.opening"},
-    "typer": {"cli.output", "cli.target", "cli.run", "cli.queue", "cli.main"},
+    "typer": {
+        "cli.dlq",
+        "cli.done",
+        "cli.lost",
+        "cli.main",
+        "cli.output",
+        "cli.picking",
+        "cli.progress",
+        "cli.queue",
+        "cli.run",
+        "cli.showing",
+        "cli.target",
+    },
     "rich": set(),
     "pydantic": set(),
 }
@@ -132,7 +151,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LONG_FUNCTIONS: set[str] = set()
 MANY_PARAMETERS = {
-    "cli.run.run",  # one parameter a flag
+    "cli.dlq.drop",  # one parameter a flag
+    "cli.dlq.list_",
+    "cli.dlq.requeue",
+    "cli.lost.list_",
+    "cli.lost.requeue",
+    "cli.run.run",
 }
 
 UNTRANSLATABLE = {

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rmqarq.cli import queue, run, tasks
+from rmqarq.cli import dlq, lost, queue, run, tasks
 from rmqarq.errors import (
     AppNotFound,
     ConfigurationError,
@@ -30,6 +30,8 @@ program = typer.Typer(
 program.command(name="run")(run.run)
 program.command(name="tasks")(tasks.tasks)
 program.add_typer(queue.program)
+program.add_typer(dlq.program)
+program.add_typer(lost.program)
 
 
 def _print_version(wanted: bool) -> None:

@@ -58,6 +58,11 @@ def say(sentence: str, /, **words: object) -> None:
     typer.echo(filled(sentence, **words))
 
 
+def aside(sentence: str, /, **words: object) -> None:
+    """Print a sentence to standard error, where it is in no program's way."""
+    typer.echo(filled(sentence, **words), err=True)
+
+
 def filled(sentence: str, /, **words: object) -> str:
     """Fill a sentence with words that are made safe to show."""
     return sentence.format(**{name: _cell(word) for name, word in words.items()})

@@ -99,7 +99,18 @@ def test_every_setting_is_in_its_table_with_variable_and_default() -> None:
         assert meaning
 
 
-COMMANDS = ("run", "tasks", "queue info", "queue purge")
+COMMANDS = (
+    "run",
+    "tasks",
+    "queue info",
+    "queue purge",
+    "dlq list",
+    "dlq show",
+    "dlq requeue",
+    "dlq drop",
+    "lost list",
+    "lost requeue",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
