@@ -6,10 +6,12 @@ the program between the two leaves it in both places, and nothing is lost.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from rmqarq import letters
@@ -19,7 +21,7 @@ from rmqarq.wire.codec import Codec
 from rmqarq.wire.publication import Publication
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Coroutine
     from typing import TypeAlias
 
     from rmqarq.admin import Admin
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
     Progress: TypeAlias = Callable[[int, int], None]
     Fitting: TypeAlias = list[tuple[Delivery, DeadLetter]]
+    Ready: TypeAlias = list[tuple[Delivery, DeadLetter, Publication]]
+
+T = TypeVar("T")
 
 
 class Listing(Struct):
@@ -40,7 +45,7 @@ class Listing(Struct):
         there: How many letters the queue holds.
         seen: How many of them were looked at.
         fit: How many of these fit.
-        letters: The first of those, up to the limit.
+        letters: The first of those, up to the limit, without their tracebacks.
     """
 
     there: int = 0
@@ -57,7 +62,7 @@ class Tally(Struct):
         seen: How many of them were looked at.
         fit: How many of these fit.
         done: How many were put back or dropped.
-        ids: Their job ids.
+        ids: Which of the job ids that were asked for.
         refused: How many fit and had to stay.
         why: Why the first of those had to stay.
         error: What ended it before its end.
@@ -71,6 +76,12 @@ class Tally(Struct):
     refused: int = 0
     why: RmqarqError | None = None
     error: RmqarqError | None = None
+
+    def count(self, letter: DeadLetter, chosen: Filter) -> None:
+        """Take note of a letter that was put back or dropped."""
+        self.done += 1
+        if letter.id in chosen.ids:
+            self.ids.add(letter.id)
 
 
 class Box:
@@ -111,7 +122,10 @@ class Box:
         found = Listing()
         async with aclosing(self._fitting(chosen, found, limit)) as batches:
             async for _, fitting in batches:
-                found.letters += [letter for _, letter in fitting]
+                found.letters += [
+                    msgspec.structs.replace(letter, traceback=None)  # long, for a list
+                    for _, letter in fitting
+                ]
         return found
 
     async def show(self, chosen: Filter) -> list[tuple[DeadLetter, Contents]]:
@@ -143,7 +157,8 @@ class Box:
         async with aclosing(self._fitting(chosen, tally, limit)) as batches:
             async for reading, fitting in batches:
                 for delivery, letter in fitting:
-                    _take_out(reading, delivery, letter, tally)
+                    reading.ack(delivery)
+                    tally.count(letter, chosen)
         return tally
 
     async def requeue(
@@ -171,19 +186,27 @@ class Box:
         async with aclosing(self._fitting(chosen, tally, limit)) as batches:
             async for reading, fitting in batches:
                 ready = self._ready(fitting, tally, to=to, as_is=as_is)
-                errors = await self._admin.publish([each[2] for each in ready])
-                for at, (delivery, letter, _) in enumerate(ready):
+                errors = await _to_its_end(self._move(reading, ready))
+                for at, (_, letter, _) in enumerate(ready):
                     if at not in errors:
-                        _take_out(reading, delivery, letter, tally)
+                        tally.count(letter, chosen)
                 if not _go_on(errors, tally):
                     break
         return tally
 
+    async def _move(self, reading: Reading, ready: Ready) -> dict[int, RmqarqError]:
+        """Publish, confirmed; then take out what is stored."""
+        errors = await self._admin.publish([each[2] for each in ready])
+        for at, (delivery, _, _) in enumerate(ready):
+            if at not in errors:
+                reading.ack(delivery)
+        return errors
+
     def _ready(
         self, fitting: Fitting, tally: Tally, *, to: str | None, as_is: bool
-    ) -> list[tuple[Delivery, DeadLetter, Publication]]:
+    ) -> Ready:
         """Make what is to be published; count what has to stay."""
-        ready: list[tuple[Delivery, DeadLetter, Publication]] = []
+        ready: Ready = []
         for delivery, letter in fitting:
             if not delivery.alive:  # it could not be taken out any more
                 break
@@ -234,12 +257,14 @@ class Box:
                 left = None if left is None else max(0, left - len(fitting))
 
 
-def _take_out(
-    reading: Reading, delivery: Delivery, letter: DeadLetter, tally: Tally
-) -> None:
-    reading.ack(delivery)
-    tally.done += 1
-    tally.ids.add(letter.id)
+async def _to_its_end(act: Coroutine[Any, Any, T]) -> T:
+    """Finish what has begun, even when somebody presses Ctrl-C meanwhile."""
+    task = asyncio.ensure_future(act)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
 
 
 def _go_on(errors: dict[int, RmqarqError], tally: Tally) -> bool:

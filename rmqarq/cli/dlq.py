@@ -166,16 +166,16 @@ def drop(  # noqa: PLR0913 - one parameter a flag
     target = chosen(app, url, queue)
     most = dict.fromkeys(target.queues, limit)
     if not yes:
-        for each, listing in _each_queue(
-            target, lambda box: box.find(wanted, limit)
-        ).items():
-            most[each] = len(listing.letters)
-            confirm(
-                "Drop {count} of the {there} dead letters of {queue}?",
-                count=len(listing.letters),
-                there=listing.there,
-                queue=each,
-            )
+        found = _each_queue(target, lambda box: box.find(wanted, limit))
+        for each, listing in found.items():
+            most[each] = count = len(listing.letters)
+            if count:
+                confirm(
+                    "Drop {count} of the {there} dead letters of {queue}?",
+                    count=count,
+                    there=listing.there,
+                    queue=each,
+                )
     tallies = _each_queue(target, lambda box: box.drop(wanted, most[box.home or ""]))
     done.report(tallies, "dropped", as_json=as_json)
     done.miss(wanted, {each for tally in tallies.values() for each in tally.ids})

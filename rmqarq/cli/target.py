@@ -24,7 +24,7 @@ Path = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App i
 AnyPath = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODULE:APP]",
+        metavar="MODULE:APP",
         show_default=False,
         help="Where an App is: its settings and queues are taken.",
     ),

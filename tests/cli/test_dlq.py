@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +19,9 @@ from tests.broker.kit import channel_to, take_all, wait_for_count
 from tests.broker.raw import properties, raw_publisher
 from tests.broker.test_dead_letter import POISON
 from tests.chaos.crafted import CRAFTED
-from tests.cli.kit import rmqarq
+from tests.cli.kit import environment, rmqarq
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
     from tests.harness.broker import Broker
@@ -42,6 +45,24 @@ class Place:
         assert done.returncode == 0, done.stderr
         found: list[dict[str, Any]] = json.loads(done.stdout)
         return found
+
+    def on_terminal(self, *args: str) -> str:
+        """Run a command whose standard error is a terminal; give what stood there."""
+        outside, inside = os.openpty()
+        given = environment(RMQARQ_URL=self.url, RMQARQ_QUEUE=self.queue)
+        command = [sys.executable, "-m", "rmqarq", "dlq", *args]
+        with os.fdopen(outside, "rb", buffering=0) as screen:
+            with os.fdopen(inside, "wb") as end:
+                out = subprocess.DEVNULL
+                process = subprocess.Popen(
+                    command, cwd=self.directory, env=given, stdout=out, stderr=end
+                )
+            shown = b""
+            with contextlib.suppress(OSError):  # the other side is closed
+                while data := screen.read(4096):
+                    shown += data
+        assert process.wait(20) == 0
+        return shown.decode()
 
     def letter(self, number: int, age: float = 60, **fields: Any) -> Publication:
         """Make a dead letter as a worker writes it."""
@@ -102,6 +123,7 @@ class TestLooking:
         assert [line.split()[0] for line in lines] == ["id", "job-2", "job-5"]
         assert f"{place.dead}: 1500 of 4500 letters fit, 2 are shown" in done.stderr
         assert "\x1b" not in done.stdout
+        assert "100%" in place.on_terminal("list")
         await wait_for_count(place.url, place.dead, ready=count)
         assert [each["id"] for each in place.found()] == every
 
