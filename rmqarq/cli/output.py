@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rmqarq.errors import RmqarqError
+from rmqarq.logs import chosen_language, render
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -81,6 +84,8 @@ def moment(seconds: float | None) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, RmqarqError):
+        value = render(value, chosen_language("auto"))
     return "-" if value is None else plain(str(value))
 
 
