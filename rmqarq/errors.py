@@ -6,6 +6,7 @@
     │   ├── AppNotFound            MODULE:APP leads nowhere
     │   ├── TopologyMismatch       a queue exists with other arguments
     │   └── AccessRefused          credentials, virtual host or permissions
+    ├── NotFound                   a command names a queue or message that is not there
     ├── CodecError
     │   ├── EncodeError            an argument or result that can't travel
     │   └── DecodeError            a message that can't be read
@@ -75,6 +76,10 @@ class TopologyMismatch(ConfigurationError):
 
 class AccessRefused(ConfigurationError):
     """The broker refused the user, the virtual host or the operation."""
+
+
+class NotFound(RmqarqError):
+    """A queue or a message that a command names is not there."""
 
 
 class CodecError(RmqarqError):

@@ -25,7 +25,7 @@ from rmqarq.errors import (
 )
 
 TREE: dict[str, list[str]] = {
-    "RmqarqError": ["ConfigurationError", "CodecError", "TransportError"],
+    "RmqarqError": ["ConfigurationError", "NotFound", "CodecError", "TransportError"],
     "ConfigurationError": [
         "TaskAlreadyRegistered",
         "AppNotFound",

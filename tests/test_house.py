@@ -57,6 +57,7 @@ FLOORS: dict[str, list[str]] = {
         "wire.consumer",
         "wire.declare",
         "wire.declarer",
+        "wire.reading",
         "wire.attempts",
         "wire.sender",
         "wire.transport",
@@ -94,7 +95,21 @@ FLOORS: dict[str, list[str]] = {
         "worker.dispatcher",
         "worker.worker",
     ],
-    "command line": ["cli.run", "cli.main"],
+    "operations": ["letters", "admin", "box"],
+    "command line": [
+        "cli.output",
+        "cli.target",
+        "cli.picking",
+        "cli.progress",
+        "cli.showing",
+        "cli.done",
+        "cli.run",
+        "cli.tasks",
+        "cli.queue",
+        "cli.dlq",
+        "cli.lost",
+        "cli.main",
+    ],
 }
 """A file imports only from the files before it, for type checkers likewise."""
 
@@ -118,7 +133,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "pamqp": set(),
     "yarl": {"wire.opening"},
-    "typer": {"cli.run", "cli.main"},
+    "typer": {
+        "cli.dlq",
+        "cli.done",
+        "cli.lost",
+        "cli.main",
+        "cli.output",
+        "cli.picking",
+        "cli.progress",
+        "cli.queue",
+        "cli.run",
+        "cli.showing",
+        "cli.target",
+    },
     "rich": set(),
     "pydantic": set(),
 }
@@ -126,7 +153,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LONG_FUNCTIONS: set[str] = set()
 MANY_PARAMETERS = {
-    "cli.run.run",  # one parameter a flag
+    "cli.dlq.drop",  # one parameter a flag
+    "cli.dlq.list_",
+    "cli.dlq.requeue",
+    "cli.lost.list_",
+    "cli.lost.requeue",
+    "cli.run.run",
 }
 
 UNTRANSLATABLE = {
@@ -225,7 +257,7 @@ def test_a_file_imports_only_from_the_files_before_it() -> None:
 def test_a_door_is_only_used_from_above_its_floor() -> None:
     floors = list(FLOORS)
     floor_of = {name: floors.index(floor) for floor in FLOORS for name in FLOORS[floor]}
-    height = {"wire": 1, "worker": 3, "cli": 4, "": 5, "__main__": 6}
+    height = {"wire": 1, "worker": 3, "cli": 5, "": 6, "__main__": 7}
     wrong = [
         f"{name}:{node.lineno} goes through {imported}"
         for name, floor in floor_of.items()

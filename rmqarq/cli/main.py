@@ -9,8 +9,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rmqarq.cli import run
-from rmqarq.errors import AppNotFound, ConfigurationError, RmqarqError
+from rmqarq.cli import dlq, lost, queue, run, tasks
+from rmqarq.errors import (
+    AppNotFound,
+    ConfigurationError,
+    NotFound,
+    RmqarqError,
+    TransportError,
+)
 from rmqarq.logs import chosen_language, render
 
 program = typer.Typer(
@@ -22,6 +28,10 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
 )
 program.command(name="run")(run.run)
+program.command(name="tasks")(tasks.tasks)
+program.add_typer(queue.program)
+program.add_typer(dlq.program)
+program.add_typer(lost.program)
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,8 +57,10 @@ def options(
 
 
 def _code(error: RmqarqError) -> int:
-    if isinstance(error, AppNotFound):
+    if isinstance(error, AppNotFound | NotFound):
         return 2
+    if isinstance(error, TransportError):
+        return 4
     return 3 if isinstance(error, ConfigurationError) else 1
 
 

@@ -48,17 +48,27 @@ class Delivery:
     Attributes:
         queue: The queue it came from.
         redelivered: The broker had delivered it before.
+        routing_key: The key under which it came into the queue.
         properties: Its encoded properties, as they came.
         body: Its payload, as it came.
     """
 
-    __slots__ = ("_consumer", "_open", "_tag", "body", "properties", "redelivered")
+    __slots__ = (
+        "_consumer",
+        "_open",
+        "_tag",
+        "body",
+        "properties",
+        "redelivered",
+        "routing_key",
+    )
 
     def __init__(self, consumer: Consumer, content: Deliver) -> None:
         self._consumer = consumer
         self._open = True
         self._tag = content[0]
         self.redelivered = content[1]
+        self.routing_key = content[3]
         self.properties = content[4]
         self.body = content[5]
 

@@ -6,6 +6,8 @@ import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from rmqarq.errors import (
     AccessRefused,
     ConfigurationError,
@@ -68,8 +70,20 @@ async def declare(connection: Connection, topology: Topology) -> None:
         raise explained(error, name) from error
 
 
-async def count(connection: Connection, queue: str) -> int | None:
-    """Give the number of ready messages in a queue; `None` if there is no such queue.
+class Depth(Struct, frozen=True):
+    """What the broker tells of a queue.
+
+    Args:
+        ready: Messages that wait; those that a consumer holds are not counted.
+        consumers: Who consumes it.
+    """
+
+    ready: int
+    consumers: int
+
+
+async def depth(connection: Connection, queue: str) -> Depth | None:
+    """Look at a queue and change nothing; `None` if there is no such queue.
 
     Raises:
         AccessRefused: The user may not look at it.
@@ -79,6 +93,37 @@ async def count(connection: Connection, queue: str) -> int | None:
         async with _throw_away(connection) as channel:
             declared = channel.queue_declare(queue, passive=True)
             answer = await connection.call(declared)
+    except ChannelRefused as error:
+        if error.code == 404:
+            return None
+        raise explained(error, queue) from error
+    return Depth(answer.message_count or 0, answer.consumer_count or 0)
+
+
+async def count(connection: Connection, queue: str) -> int | None:
+    """Give the number of ready messages in a queue; `None` if there is no such queue.
+
+    Raises:
+        AccessRefused: The user may not look at it.
+        ConnectionLost: The link broke.
+    """
+    found = await depth(connection, queue)
+    return None if found is None else found.ready
+
+
+async def purge(connection: Connection, queue: str) -> int | None:
+    """Delete the ready messages of a queue; `None` if there is no such queue.
+
+    Returns:
+        How many were deleted.
+
+    Raises:
+        AccessRefused: The user may not read it.
+        ConnectionLost: The link broke; the messages may be gone or not.
+    """
+    try:
+        async with _throw_away(connection) as channel:
+            answer = await connection.call(channel.queue_purge(queue))
     except ChannelRefused as error:
         if error.code == 404:
             return None

@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import aiormq
 import pytest
 
-from rmqarq import AccessRefused, App, ConfigurationError, Context, Reject, Retry
+from rmqarq import (
+    AccessRefused,
+    App,
+    ConfigurationError,
+    Context,
+    Reject,
+    Retry,
+    Settings,
+)
+from rmqarq.admin import Admin
+from rmqarq.box import Box
+from rmqarq.letters import Filter
 from rmqarq.wire.publication import Letter, immediate
 from tests.broker.kit import (
     channel_to,
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from rmqarq import Worker
+    from rmqarq.box import Tally
     from tests.harness.broker import Broker
 
 PAGE = DOCS / "deployment.md"
@@ -64,7 +76,11 @@ TO_CONSUME: list[tuple[str, Kind, str]] = [
     ("worker", "read", "mails.suspect"),
 ]
 TO_FOLLOW_UP: list[tuple[str, Kind, str]] = [("worker", "write", "amq.default")]
-IN_THE_SHOP = [*TO_SEND, *TO_CONSUME, *TO_FOLLOW_UP]
+TO_OPERATE: list[tuple[str, Kind, str]] = [
+    ("operator", "write", "amq.default"),
+    ("operator", "read", "mails_dlq"),
+]
+IN_THE_SHOP = [*TO_SEND, *TO_CONSUME, *TO_FOLLOW_UP, *TO_OPERATE]
 
 
 class Permissions(NamedTuple):
@@ -341,3 +357,40 @@ async def test_a_worker_that_may_not_write_says_so_and_loses_nothing(
     assert f"'{name}'" in caplog.text
     assert worker.stats.dead_lettered == 0
     await wait_for_count(site.url(), QUEUE, ready=1)
+
+
+async def die(site: Site) -> None:
+    """Let one job become a dead letter."""
+    async with make(site.url("producer"), "passive") as producer:
+        await producer.tasks["rejected"].enqueue()
+    async with running(make(site.url("worker"), "passive"), url=site.url()):
+        await wait_for_count(site.url(), f"{QUEUE}_dlq", ready=1)
+
+
+async def put_back(url: str) -> Tally:
+    """Put all dead letters back, as `rmqarq dlq requeue` does."""
+    settings = Settings(url=url, queue=QUEUE)
+    async with Admin(settings) as admin:
+        await admin.overview([QUEUE])
+        box = Box(admin, settings, f"{QUEUE}_dlq", QUEUE, lambda seen, there: None)
+        assert (await box.find(Filter(), None)).fit == 1
+        return await box.requeue(Filter(), None, to=None, as_is=False)
+
+
+async def test_an_operator_may_count_look_and_put_back(site: Site) -> None:
+    await die(site)
+    tally = await put_back(site.url("operator"))
+    assert (tally.done, tally.error) == (1, None)
+    await wait_for_count(site.url(), QUEUE, ready=1)
+
+
+async def test_an_operator_with_one_permission_less_is_told_which(site: Site) -> None:
+    await die(site)
+    write, read = (site.url(f"{user}-{kind}-{name}") for user, kind, name in TO_OPERATE)
+    tally = await put_back(write)
+    assert tally.done == 0
+    assert isinstance(tally.error, AccessRefused)
+    assert "'amq.default'" in str(tally.error)
+    with pytest.raises(AccessRefused, match=f"'{QUEUE}_dlq'"):
+        await put_back(read)
+    await wait_for_count(site.url(), f"{QUEUE}_dlq", ready=1)

@@ -44,9 +44,6 @@ COMMAND_LINE = """
 """
 
 HERE = {
-    "looking at queues": lambda: "queue" in commands(),
-    "purging queues": lambda: "queue" in commands(),
-    "requeueing dead letters": lambda: "dlq" in commands(),
     "the delayed-message plugin": lambda: "delays" in Settings.__struct_fields__,
     "health checks": lambda: "health_port" in Settings.__struct_fields__,
     "foreign messages": lambda: hasattr(App, "consume"),

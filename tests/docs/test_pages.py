@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, get_args
 
@@ -127,19 +128,74 @@ def test_every_setting_is_in_its_table_with_variable_and_default(page: Path) -> 
         assert meaning
 
 
-def test_the_pages_name_every_flag_and_no_other() -> None:
+COMMANDS = (
+    "run",
+    "tasks",
+    "queue info",
+    "queue purge",
+    "dlq list",
+    "dlq show",
+    "dlq requeue",
+    "dlq drop",
+    "lost list",
+    "lost requeue",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_names_every_flag_of_a_command_and_no_other(command: str) -> None:
+    flags = flags_of(command)
+    assert "--help" in flags
+    named = {row[0].strip("`") for row in section(f"rmqarq {command}")}
+    assert {each for each in named if each.startswith("--")} | {"--help"} == flags
+
+
+def test_every_command_has_its_section() -> None:
+    found = {
+        command if not below else f"{command} {below}"
+        for command in subcommands()
+        for below in subcommands(command) or ("",)
+    }
+    assert found == set(COMMANDS)
+
+
+def test_the_flags_that_the_settings_name_are_there() -> None:
+    in_settings = {row[2].strip("`") for row in rows(DOCS / "settings.md")}
+    named = {each for each in in_settings if each.startswith("--")}
+    assert named < flags_of("run")
+
+
+def section(heading: str) -> list[list[str]]:
+    """Give the cells of the tables under one heading of the page on commands."""
+    found: list[list[str]] = []
+    inside = False
+    for line in (DOCS / "cli.md").read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            inside = line.lstrip("# ") == heading
+        elif inside and line.startswith("| "):
+            found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def help_of(*command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "rmqarq", "run", "--help"],
+        [sys.executable, "-m", "rmqarq", *command, "--help"],
         capture_output=True,
         text=True,
         check=True,
     )
-    flags = set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", done.stdout, re.MULTILINE))
-    assert "--burst" in flags
-    in_cli = {row[0].strip("`") for row in rows(DOCS / "cli.md")}
-    assert {each for each in in_cli if each.startswith("--")} == flags
-    in_settings = {row[2].strip("`") for row in rows(DOCS / "settings.md")}
-    assert {each for each in in_settings if each.startswith("--")} < flags
+    return done.stdout
+
+
+@cache
+def flags_of(command: str) -> set[str]:
+    found = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", help_of(*command.split()), re.M)
+    return set(found)
+
+
+def subcommands(*command: str) -> list[str]:
+    _, _, listed = help_of(*command).partition("Commands:\n")
+    return re.findall(r"^  ([a-z]+)", listed, re.MULTILINE)
 
 
 def test_every_option_of_a_task_is_in_the_tables_of_both_languages() -> None:
