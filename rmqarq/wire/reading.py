@@ -28,6 +28,7 @@ BATCH = 100
 UNREAD = 32 * 1024 * 1024
 """Bytes that may lie here unread before the socket has to wait."""
 QUIET, PATIENCE = 0.25, 20.0
+BACK = 1.0
 LINGER = 0.2
 """Acks reach a quorum queue a little after the broker has read them."""
 PER_ACK = 1 / 20_000
@@ -85,8 +86,22 @@ class Reading:
             await self._cancel(consumer)
         if self._acks and self._connection.alive:
             await asyncio.sleep(LINGER + self._acks * PER_ACK)
+        held = sum(consumer.unsettled for consumer in self._consumers)
         for consumer in self._consumers:
             await consumer.close()
+        await self._see_it_back(held)
+
+    async def _see_it_back(self, held: int) -> None:
+        """Wait a moment until the queue has again what was held: so it can be counted.
+
+        A quorum queue takes it back some time after the channel is closed.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + BACK
+        while self._connection.alive and loop.time() < end:
+            if (await declare.count(self._connection, self._queue) or 0) >= held:
+                return
+            await asyncio.sleep(QUIET)
 
     def _take(self, size: int) -> list[Delivery]:
         batch = [self._came.popleft() for _ in range(size)]

@@ -146,7 +146,7 @@ async def test_two_thousand_jobs_of_all_kinds_are_each_accounted_for(
     assert code == 0, worker.output
     (last,) = node.ledger.rows("slow-done")
     assert last.at == max(row.at for row in node.ledger.rows())
-    assert ended - last.at < INTERVAL + 1, worker.output
+    assert ended - last.at < INTERVAL + 2.5, worker.output
     check_runs(node, sent)
     left = await to_thread.run_sync(queues_with_messages, node, prefix)
     assert left == {f"{node.queue}_dlq": 450}
