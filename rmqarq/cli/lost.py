@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import msgspec
 import typer
 
 from rmqarq.admin import Admin
@@ -65,8 +64,7 @@ def list_(  # noqa: PLR0913 - one parameter a flag
 
     They stay where they are.
     """
-    wanted = picked(task, None, None, id, older_than, newer_than)
-    wanted = msgspec.structs.replace(wanted, queues=tuple(queue or ()))
+    wanted = picked(task, None, None, id, older_than, newer_than, queue)
     most = None if everything else limit or SHOWN
     settings = chosen(app, url, None).settings
     listing = _act(settings, lambda box: box.find(wanted, most))
@@ -97,8 +95,7 @@ def requeue(  # noqa: PLR0913 - one parameter a flag
     That queue must exist again; a worker that consumes it makes it. Each message is
     stored there before it is taken out here.
     """
-    wanted = picked(task, None, None, id, older_than, newer_than)
-    wanted = msgspec.structs.replace(wanted, queues=tuple(queue or ()))
+    wanted = picked(task, None, None, id, older_than, newer_than, queue)
     refuse_all_by_mistake(wanted, limit, everything)
     settings = chosen(app, url, None).settings
     tally = _act(settings, lambda box: box.requeue(wanted, limit, to=to, as_is=True))

@@ -65,6 +65,7 @@ def picked(
     ids: list[str] | None = None,
     older_than: str | None = None,
     newer_than: str | None = None,
+    queues: list[str] | None = None,
 ) -> Filter:
     """Make the filter of these flags."""
     return Filter(
@@ -74,6 +75,7 @@ def picked(
         ids=tuple(ids or ()),
         older_than=span(older_than, "--older-than"),
         newer_than=span(newer_than, "--newer-than"),
+        queues=tuple(queues or ()),
     )
 
 
