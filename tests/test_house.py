@@ -93,6 +93,7 @@ FLOORS: dict[str, list[str]] = {
         "worker.intake",
         "worker.watchdog",
         "worker.dispatcher",
+        "worker.rounds",
         "worker.worker",
     ],
     "operations": ["letters", "admin", "box"],

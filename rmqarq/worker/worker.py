@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import signal
 import threading
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from rmqarq.errors import ConnectionFailed, RmqarqError, TransportError
+from rmqarq.errors import ConnectionFailed, RmqarqError
 from rmqarq.loader import path_of, refuse_while_importing
 from rmqarq.middleware import call_hooks
 from rmqarq.stats import Stats
@@ -21,12 +20,12 @@ from rmqarq.wire.consumer import Source
 from rmqarq.wire.names import suspect_lane
 from rmqarq.wire.topology import check_name
 from rmqarq.worker import reports
-from rmqarq.worker.burst import Burst, Look
 from rmqarq.worker.dispatcher import Dispatcher
 from rmqarq.worker.ending import Ending, Why
 from rmqarq.worker.event_loop import run_to_the_end
 from rmqarq.worker.intake import Intake
 from rmqarq.worker.lifespan import lifespan_of
+from rmqarq.worker.rounds import Rounds
 from rmqarq.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -219,7 +218,11 @@ class Worker:
     def _helpers(self, dispatcher: Dispatcher) -> list[Coroutine[Any, Any, None]]:
         helpers: list[Coroutine[Any, Any, None]] = []
         if self.settings.burst:
-            helpers.append(self._burst(dispatcher))
+            transport, consumed = self.app.transport, self._consumed()
+            rounds = Rounds(
+                self.settings, transport, dispatcher, consumed, self._request
+            )
+            helpers.append(rounds.run())
         if self.settings.health_check_interval:
             helpers.append(self._report(dispatcher))
         return helpers
@@ -299,61 +302,6 @@ class Worker:
                     # whatever still holds it up, a hook say, is cancelled
                     main.get_loop().call_later(FORCE_GRACE, main.cancel)
 
-    async def _burst(self, dispatcher: Dispatcher) -> None:
-        """End the worker when its queues are empty, or its time is over."""
-        settings = self.settings
-        patience = settings.publish_deadline
-        burst = Burst(wait=settings.burst_wait, interval=settings.burst_check_interval)
-        end = self._now() + (settings.burst_timeout or math.inf)
-        pause = burst.pause(busy=False)
-        while True:
-            await asyncio.sleep(min(pause, max(0.0, end - self._now())))
-            if self._now() >= end:
-                self._say_burst_is_over(dispatcher)
-                return
-            try:
-                async with asyncio.timeout_at(min(end, self._now() + patience)):
-                    look = await self._look(dispatcher)
-            except TransportError as error:
-                log.warning("the queues can't be counted: %(why)s", {"why": error})
-                pause = burst.pause(busy=True)
-                continue
-            except TimeoutError:
-                if self._now() < end:
-                    log.error("the broker is gone, and the burst with it")  # noqa: TRY400
-                    self._request("broker unreachable")
-                    return
-                continue
-            if burst.finished(look):
-                self._request("queues empty")
-                return
-            if look.only_waits and look.horizon > end:
-                self._say_burst_is_over(dispatcher)
-                return
-            pause = burst.pause(busy=look.busy)
-
-    async def _look(self, dispatcher: Dispatcher) -> Look:
-        """Count rungs before queues: messages flow from the one to the other."""
-        transport, settler = self.app.transport, dispatcher.settler
-        delayed = held = 0
-        if self.settings.wait_delayed:
-            delayed = sum((await transport.count(transport.all_rungs())).values())
-        if settler.rungs and self._now() > settler.horizon:
-            held = sum((await transport.count(settler.rung_names())).values())
-            if not held:
-                settler.rungs.clear()
-        ready = sum((await transport.count(self._consumed())).values())
-        delivered, dispatcher.delivered = dispatcher.delivered, False
-        return Look(
-            now=self._now(),
-            running=dispatcher.under_way + dispatcher.expected,
-            delivered=delivered,
-            ready=ready,
-            horizon=settler.horizon,
-            held=held,
-            delayed=delayed,
-        )
-
     async def _report(self, dispatcher: Dispatcher) -> None:
         """Write a line of statistics from time to time, when something happened."""
         before = self.stats.values()
@@ -367,19 +315,6 @@ class Worker:
                     {**now, "running": dispatcher.under_way},
                 )
             before = now
-
-    # --- what it says ---
-
-    def _say_burst_is_over(self, dispatcher: Dispatcher) -> None:
-        log.warning(
-            "the burst ends by its timeout of %(seconds)g s: %(running)d jobs are under"
-            " way, and retries may still be waiting",
-            {
-                "seconds": self.settings.burst_timeout or 0,
-                "running": dispatcher.under_way,
-            },
-        )
-        self._request("burst timeout")
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
