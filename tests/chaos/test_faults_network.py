@@ -88,6 +88,7 @@ async def test_a_link_that_stalls_one_way_costs_no_job_and_hangs_no_call(
         proxy.pause(way)
         # the broker takes the workers for dead, and drops their consumers
         await wait_for_count(broker.url, queue, consumers=0)
+        await asyncio.sleep(2)  # and, two heartbeats later at the latest, the producer
         proxy.resume()
         await until(lambda: worker.app.transport.reconnects >= before + 2)
         mark = max(confirmed)
