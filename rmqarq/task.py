@@ -127,6 +127,11 @@ class Task(Generic[P, R_co]):
         """The App it is enqueued through."""
         return self._home.publisher
 
+    @property
+    def priority(self) -> int:
+        """The priority of what it enqueues."""
+        return self._options.priority
+
     def move(self, publisher: Publisher, policy: Policy) -> None:
         """Go over to another App, with every copy that `options` has made."""
         self._home.publisher = publisher

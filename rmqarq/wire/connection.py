@@ -87,6 +87,7 @@ class Connection:
         frame_max: The largest frame, in bytes; 0 means no limit.
         endpoint: The broker it leads to.
         server_version: The version that the broker tells, such as `(3, 10, 8)`.
+        product: What the broker calls itself, such as `RabbitMQ`.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Connection:
         self.tap = protocol
         self.endpoint = endpoint
         self.server_version = _version(amqp.server_properties)
+        self.product = str((amqp.server_properties or {}).get("product", ""))
         self._amqp = amqp
         self._background: set[asyncio.Task[Any]] = set()
         self._watchers: list[Callable[[], None]] = []

@@ -43,7 +43,7 @@ async def declare(connection: Connection, topology: Topology) -> None:
     """
     name = ""
     try:
-        async with _throw_away(connection) as channel:
+        async with throw_away(connection) as channel:
             for exchange in topology.exchanges:
                 name = exchange.name
                 await connection.call(
@@ -90,7 +90,7 @@ async def depth(connection: Connection, queue: str) -> Depth | None:
         ConnectionLost: The link broke.
     """
     try:
-        async with _throw_away(connection) as channel:
+        async with throw_away(connection) as channel:
             declared = channel.queue_declare(queue, passive=True)
             answer = await connection.call(declared)
     except ChannelRefused as error:
@@ -98,6 +98,23 @@ async def depth(connection: Connection, queue: str) -> Depth | None:
             return None
         raise explained(error, queue) from error
     return Depth(answer.message_count or 0, answer.consumer_count or 0)
+
+
+async def has_exchange(connection: Connection, exchange: str) -> bool:
+    """Look whether there is an exchange, and change nothing.
+
+    Raises:
+        AccessRefused: The user may not look at it.
+        ConnectionLost: The link broke.
+    """
+    try:
+        async with throw_away(connection) as channel:
+            await connection.call(channel.exchange_declare(exchange, passive=True))
+    except ChannelRefused as error:
+        if error.code == 404:
+            return False
+        raise explained(error, exchange) from error
+    return True
 
 
 async def count(connection: Connection, queue: str) -> int | None:
@@ -122,7 +139,7 @@ async def purge(connection: Connection, queue: str) -> int | None:
         ConnectionLost: The link broke; the messages may be gone or not.
     """
     try:
-        async with _throw_away(connection) as channel:
+        async with throw_away(connection) as channel:
             answer = await connection.call(channel.queue_purge(queue))
     except ChannelRefused as error:
         if error.code == 404:
@@ -184,7 +201,7 @@ def _plain(value: str) -> str:
 
 
 @asynccontextmanager
-async def _throw_away(connection: Connection) -> AsyncGenerator[AbstractChannel]:
+async def throw_away(connection: Connection) -> AsyncGenerator[AbstractChannel]:
     """Open a channel that is closed again, whatever happens meanwhile.
 
     One after the other: aiormq may forget to confirm a close when several come at

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from aiormq.exceptions import ProbableAuthenticationError
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # OpenSSL: a self-signed certificate, alone or in the chain, or an unknown issuer
 _UNKNOWN_AUTHORITY = (18, 19, 20, 21)
+_EXPIRED = 10
+_ANOTHER_HOST = (62, 64)  # another name, another address
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
 _OUR_CERTIFICATE = (
     "ALERT_BAD_CERTIFICATE",
@@ -34,6 +37,51 @@ _OUR_CERTIFICATE = (
     "ALERT_UNKNOWN_CA",
     "ALERT_HANDSHAKE_FAILURE",
 )
+
+Cause: TypeAlias = Literal[
+    "name",
+    "port",
+    "silence",
+    "authority",
+    "host name",
+    "expired",
+    "certificate",
+    "login",
+    "virtual host",
+    "permission",
+    "other",
+]
+
+
+def cause_of(error: RmqarqError) -> Cause:
+    """Tell what is behind an error of `connect`, for who looks for a remedy."""
+    if isinstance(error, AccessRefused):
+        return _cause_of_refusal(str(error.params.get("text", "")))
+    for each in _chain(error):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return _cause_in_certificate(each.verify_code)
+        if isinstance(each, ssl.SSLError):
+            return "certificate"
+        if isinstance(each, socket.gaierror):
+            return "name"
+        if isinstance(each, ConnectionRefusedError):
+            return "port"
+    return "silence" if "seconds" in error.params else "other"
+
+
+def _cause_of_refusal(text: str) -> Cause:
+    """Read RabbitMQ's words: `rabbit_reader` has one sentence for each case."""
+    if "vhost" in text:
+        return "virtual host" if "not found" in text else "permission"
+    return "login"
+
+
+def _cause_in_certificate(code: int) -> Cause:
+    if code in _UNKNOWN_AUTHORITY:
+        return "authority"
+    if code in _ANOTHER_HOST:
+        return "host name"
+    return "expired" if code == _EXPIRED else "certificate"
 
 
 def refusal(

@@ -52,20 +52,31 @@ def farewell(ending: Ending | None, stats: Stats) -> None:
     )
 
 
+def may_outlast_a_delivery(task: Task[..., Any], settings: Settings) -> bool:
+    """Tell whether a run, with its wait in the worker, nears `consumer_timeout`.
+
+    RabbitMQ closes a channel with a delivery open for 30 minutes by default.
+    """
+    timeout = timeout_of(task, settings)
+    waiting = max(1.0, settings.prefetch_count / settings.concurrency)
+    return timeout is None or timeout * waiting >= NEAR_CONSUMER_TIMEOUT
+
+
+def longer_deliveries(queue: str) -> str:
+    """Give the command that lets deliveries of a queue stay open for a day."""
+    pattern = re.escape(queue) + r"(\.suspect)?$"
+    return (
+        f"rabbitmqctl set_policy 'long-{queue}' '^{pattern}'"
+        " '{\"consumer-timeout\": 86400000}' --apply-to queues"
+    )
+
+
 def _warn_of_consumer_timeout(
     task: Task[..., Any], queue: str, settings: Settings
 ) -> None:
-    """RabbitMQ closes a channel with a delivery open for 30 minutes by default."""
-    timeout = timeout_of(task, settings)
-    waiting = max(1.0, settings.prefetch_count / settings.concurrency)
-    if timeout is None or timeout * waiting >= NEAR_CONSUMER_TIMEOUT:
+    if may_outlast_a_delivery(task, settings):
         log.warning(
             "%(task)s may run longer than RabbitMQ lets a delivery stay open (30"
-            " minutes by default); raise it: rabbitmqctl set_policy 'long-%(queue)s'"
-            " '^%(pattern)s' '{\"consumer-timeout\": 86400000}' --apply-to queues",
-            {
-                "task": task.name,
-                "queue": queue,
-                "pattern": re.escape(queue) + r"(\.suspect)?$",
-            },
+            " minutes by default); raise it: %(command)s",
+            {"task": task.name, "command": longer_deliveries(queue)},
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docs.pages import EXAMPLES
+from tests.docs.pages import DOCS, EXAMPLES
 from tests.docs.programs import WORKER, end, start
 from tests.docs.test_migrating import MIGRATED
 from tests.docs.test_protocol import PRODUCERS
@@ -34,6 +34,7 @@ IN_TURN = {
     "foreign": ["foreign.py"],
     "worker": [*WORKER, "app:app", "--burst", "--wait-delayed"],
     "dead_letters": ["dead_letters.py", "my_queue_dlq"],
+    "doctor": ["-m", "rmqarq", "doctor", "app:app"],
 }
 ELSEWHERE = (*MIGRATED, *PRODUCERS)
 
@@ -61,7 +62,7 @@ def shown(broker: Broker, running: dict[str, subprocess.Popen[str]]) -> dict[str
 
 
 def test_every_example_is_tried_here() -> None:
-    tried = {*ALONE, *IN_TURN, *ELSEWHERE, "app"} - {"worker"}
+    tried = {*ALONE, *IN_TURN, *ELSEWHERE, "app"} - {"worker", "doctor"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tried
 
 
@@ -92,6 +93,18 @@ def test_the_dead_letters_say_why(shown: dict[str, str]) -> None:
         "process_data: rejected (attempts: 1),"
         " rmqarq.errors.Reject: erasing is not allowed\n"
     )
+
+
+def test_the_doctor_finds_what_the_page_shows(shown: dict[str, str]) -> None:
+    page = (DOCS / "operations.md").read_text("utf-8")
+    (block,) = re.findall(r"^\$ rmqarq doctor app:app\n(.*?)^```", page, re.M | re.S)
+    assert anywhere(shown["doctor"]) == anywhere(block)
+
+
+def anywhere(printed: str) -> list[str]:
+    """Give the lines without what differs between brokers and the rungs they have."""
+    lines = re.sub(r"@\S+/|RabbitMQ [\d.]+|app: \d+", "", printed).splitlines()
+    return [each for each in lines if "upgrade" not in each and "note" not in each]
 
 
 def test_arguments_arrive_as_their_types(
