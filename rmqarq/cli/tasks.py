@@ -54,7 +54,7 @@ def _described(app: App[Any], task: Task[..., Any]) -> dict[str, Any]:
 def _shown(row: dict[str, Any], name: str) -> object:
     value = row[name]
     if name == "timeout":
-        return "none" if value is None else f"{value:g} s"
+        return output.translated("none") if value is None else f"{value:g} s"
     return value
 
 
