@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from rmqarq import records
 from rmqarq.language import catalogue, chosen_language, render
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from rmqarq.context import Context
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "catalogue",
     "chosen_language",
     "current_job",
+    "held",
     "render",
     "set_up",
 ]
@@ -49,6 +53,41 @@ def set_up(level: str, language: str, log_format: str = "text") -> None:
         handler.setFormatter(shape(chosen_language(language)))
         root.addHandler(handler)
         root.setLevel(level)
+
+
+@contextmanager
+def held(language: str) -> Generator[None]:
+    """Keep our lines back while an App is loaded, until it is known how to show them.
+
+    The App's module may set up logging for itself, so that it can't be done before.
+
+    Args:
+        language: `en` or `zh`, for warnings where nobody has set up the log inside.
+    """
+    ours = logging.getLogger("rmqarq")
+    early = _Early()
+    ours.addHandler(early)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(early)
+        ours.propagate = True
+        if not logging.getLogger().handlers:
+            set_up("WARNING", language)
+        for record in early.records:
+            logging.getLogger(record.name).handle(record)
+
+
+class _Early(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 class TextFormatter(logging.Formatter):

@@ -102,27 +102,28 @@ def run(  # noqa: PLR0913 - one parameter a flag
     permissions; 4 a burst cut short, or no broker in a burst; 5 dead letters with
     --fail-on-dead; 130 or 143 forced by a second signal.
     """
-    found = load(app)
-    settings = _replaced(
-        found.settings,
-        {
-            "burst": burst or None,
-            "burst_timeout": burst_timeout,
-            "burst_check_interval": burst_check_interval,
-            "burst_wait": False if no_wait_tasks else None,
-            "wait_delayed": wait_delayed or None,
-            "url": url,
-            "prefetch": prefetch_count,
-            "concurrency": concurrency,
-            "max_jobs": max_jobs,
-            "fail_on_dead": fail_on_dead or None,
-            "log_level": log_level.upper() if log_level else None,
-            "log_format": log_format,
-            "language": output.asked_for.get(),
-            "shutdown_grace": shutdown_grace,
-        },
-    )
-    logs.set_up(settings.log_level, settings.language, settings.log_format)
+    with logs.held(output.language()):
+        found = load(app)
+        settings = _replaced(
+            found.settings,
+            {
+                "burst": burst or None,
+                "burst_timeout": burst_timeout,
+                "burst_check_interval": burst_check_interval,
+                "burst_wait": False if no_wait_tasks else None,
+                "wait_delayed": wait_delayed or None,
+                "url": url,
+                "prefetch": prefetch_count,
+                "concurrency": concurrency,
+                "max_jobs": max_jobs,
+                "fail_on_dead": fail_on_dead or None,
+                "log_level": log_level.upper() if log_level else None,
+                "log_format": log_format,
+                "language": output.asked_for.get(),
+                "shutdown_grace": shutdown_grace,
+            },
+        )
+        logs.set_up(settings.log_level, settings.language, settings.log_format)
     worker = Worker(found, settings, queues=queue or (), path=app)
     run_to_the_end(partial(_work, worker))
     raise typer.Exit(_exit_code(worker))

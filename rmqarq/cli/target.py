@@ -67,11 +67,12 @@ def chosen(path: str | None, url: str | None, queues: Sequence[str] | None) -> T
         AppNotFound: MODULE:APP leads nowhere.
         ConfigurationError: A setting or the URL can't be used.
     """
-    app = None if path is None else load(path)
-    settings = chosen_settings(None, {}) if app is None else app.settings
-    if url is not None:
-        settings = msgspec.structs.replace(settings, url=url)
-    logs.set_up("WARNING", output.language(), settings.log_format)
+    with logs.held(output.language()):
+        app = None if path is None else load(path)
+        settings = chosen_settings(None, {}) if app is None else app.settings
+        if url is not None:
+            settings = msgspec.structs.replace(settings, url=url)
+        logs.set_up("WARNING", output.language(), settings.log_format)
     named = tuple(dict.fromkeys(queues or ()))
     return Target(settings, named or _queues_of(app, settings))
 
