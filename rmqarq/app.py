@@ -371,7 +371,7 @@ def _partly(
         "{failed} of {total} jobs were not stored for certain; the first: {problem}",
         failed=len(errors),
         total=len(handles),
-        problem=str(first),
+        problem=first,
     )
     error.failures = dict(errors)
     error.jobs = [

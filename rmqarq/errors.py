@@ -29,7 +29,7 @@ An error keeps its sentence as an English template beside its parameters, so tha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rmqarq.when import When
@@ -50,6 +50,25 @@ class RmqarqError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.template, self.params), self.__dict__
+
+
+class Phrase(str):
+    """A part of a sentence that is translated with it; a text like any other else.
+
+    Args:
+        template: English words with `{name}` placeholders.
+        **params: The values for the placeholders.
+    """
+
+    template: str
+    params: dict[str, Any]
+
+    def __new__(cls, template: str, /, **params: Any) -> Self:
+        """Fill the template."""
+        made = super().__new__(cls, template.format(**params) if params else template)
+        made.template = template
+        made.params = params
+        return made
 
 
 def _rebuild(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rmqarq.app import App
-from rmqarq.errors import AppNotFound, ConfigurationError, RmqarqError
+from rmqarq.errors import AppNotFound, ConfigurationError, Phrase, RmqarqError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -69,7 +69,7 @@ def refuse_while_importing() -> None:
         raise ConfigurationError(
             "the module {module} starts a worker while its App is looked for; start it"
             " under if __name__ == '__main__'",
-            module=repr(module) if module is not None else "of the App",
+            module=Phrase("of the App") if module is None else repr(module),
         )
 
 
@@ -178,9 +178,10 @@ def _is_app(value: object) -> TypeGuard[App[Any]]:
     return isinstance(value, App)
 
 
-def _apps_in(module: ModuleType) -> str:
+def _apps_in(module: ModuleType) -> Phrase:
     names = _apps(module)
     if not names:
-        return f"the module {module.__name__!r} holds no App"
+        name = repr(module.__name__)
+        return Phrase("the module {name} holds no App", name=name)
     written = ", ".join(f"{module.__name__}:{name}" for name in names)
-    return f"the module holds {written}"
+    return Phrase("the module holds {apps}", apps=written)

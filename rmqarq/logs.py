@@ -1,38 +1,47 @@
-"""The log of a worker: its language, its shape, and the job a line belongs to."""
+"""The log of a worker: where it goes, its shape, and the job a line belongs to."""
 
 from __future__ import annotations
 
-import gettext
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import RmqarqError
+from rmqarq import records
+from rmqarq.language import catalogue, chosen_language, render
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from rmqarq.context import Context
 
-LOCALE = Path(__file__).parent / "locale"
-DOMAIN = "rmqarq"
+__all__ = [
+    "JsonFormatter",
+    "TextFormatter",
+    "catalogue",
+    "chosen_language",
+    "current_job",
+    "held",
+    "render",
+    "set_up",
+]
+
 COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
 PLAIN = "\x1b[0m"
-_ESCAPED = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}
 
 current_job: ContextVar[Context | None] = ContextVar("rmqarq_job", default=None)
 """The job whose code is running; every task of the event loop has its own."""
 
 
-def set_up(level: str, language: str) -> None:
+def set_up(level: str, language: str, log_format: str = "text") -> None:
     """Send the log to standard error, unless the program has set up its own.
 
     Args:
         level: The lowest level shown, such as `INFO`.
         language: `en`, `zh` or `auto`.
+        log_format: `text`, or `json` for one object a line.
     """
     root = logging.getLogger()
     logging.getLogger("rmqarq").setLevel(level)
@@ -40,36 +49,45 @@ def set_up(level: str, language: str) -> None:
     logging.getLogger("aiormq").setLevel(logging.WARNING)
     if not root.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(TextFormatter(chosen_language(language)))
+        shape = JsonFormatter if log_format == "json" else TextFormatter
+        handler.setFormatter(shape(chosen_language(language)))
         root.addHandler(handler)
         root.setLevel(level)
 
 
-def chosen_language(language: str) -> str:
-    """Give `en` or `zh`; `auto` goes by the locale in the environment."""
-    if language != "auto":
-        return language
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        value = os.environ.get(name)
-        if value:
-            return "zh" if value.lower().startswith("zh") else "en"
-    return "en"
+@contextmanager
+def held(language: str) -> Generator[None]:
+    """Keep our lines back while an App is loaded, until it is known how to show them.
+
+    The App's module may set up logging for itself, so that it can't be done before.
+
+    Args:
+        language: `en` or `zh`, for warnings where nobody has set up the log inside.
+    """
+    ours = logging.getLogger("rmqarq")
+    early = _Early()
+    ours.addHandler(early)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(early)
+        ours.propagate = True
+        if not logging.getLogger().handlers:
+            set_up("WARNING", language)
+        for record in early.records:
+            logging.getLogger(record.name).handle(record)
 
 
-@cache
-def catalogue(language: str) -> gettext.NullTranslations:
-    """Load the sentences of a language; English stands in the code itself."""
-    if language != "zh":
-        return gettext.NullTranslations()
-    return gettext.translation(DOMAIN, LOCALE, languages=["zh_CN"], fallback=True)
+class _Early(logging.Handler):
+    """Keeps records."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
 
-def render(error: BaseException, language: str) -> str:
-    """Give the sentence of an error in the user's language."""
-    if not isinstance(error, RmqarqError):
-        return str(error)
-    template = catalogue(language).gettext(error.template)
-    return template.format(**error.params) if error.params else template
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 class TextFormatter(logging.Formatter):
@@ -95,31 +113,47 @@ class TextFormatter(logging.Formatter):
         job = current_job.get()
         if job is not None and not record.name.startswith("rmqarq."):
             line += f"[{job.task} {job.job_id}] "  # our own lines name it themselves
-        line += self._sentence(record)
+        line += records.sentence_of(record, self._language)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return self._coloured(record.levelname, line)
-
-    def _sentence(self, record: logging.LogRecord) -> str:
-        if not record.name.startswith("rmqarq") or not isinstance(record.msg, str):
-            return record.getMessage()
-        template = catalogue(self._language).gettext(record.msg)
-        if not isinstance(record.args, Mapping):
-            return template % record.args if record.args else template
-        return template % {
-            name: self._shown(name, value) for name, value in record.args.items()
-        }
-
-    def _shown(self, name: str, value: object) -> object:
-        """Translate errors; let no text from a message begin a line of its own."""
-        if isinstance(value, RmqarqError):
-            value = render(value, self._language)
-        if isinstance(value, str) and name != "stack":
-            return value.translate(_ESCAPED)
-        return value
 
     def _coloured(self, level: str, line: str) -> str:
         colour = COLOURS.get(level)
         if not self._colour or colour is None:
             return line
         return f"{colour}{line}{PLAIN}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: sentence, event, job, parameters, extras, exception.
+
+    Whatever was logged, it raises nothing and writes one line.
+
+    Args:
+        language: `en` or `zh`, for the message alone.
+        ascii_only: Escape all that is not ASCII; by default where standard error is
+            not UTF-8.
+    """
+
+    def __init__(self, language: str, ascii_only: bool | None = None) -> None:
+        super().__init__()
+        self._language = language
+        if ascii_only is None:
+            encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+            ascii_only = encoding.lower().replace("-", "") != "utf8"
+        self._ascii = bool(ascii_only)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write `record` as JSON."""
+        try:
+            fields = records.fields_of(record, self._language, current_job.get())
+            return records.as_line(fields, ascii_only=self._ascii)
+        except Exception as error:  # a log that fails tells nobody anything
+            fields = {
+                "level": str(record.levelname),
+                "logger": str(record.name),
+                "message": f"a record could not be written: {type(error).__name__}",
+                "event": records.clean(records.text_of(record.msg)[:200]),
+            }
+            return records.as_line(fields, ascii_only=self._ascii)

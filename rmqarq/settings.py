@@ -22,7 +22,7 @@ from typing import (
 import msgspec
 from msgspec import Meta, Struct
 
-from rmqarq.errors import ConfigurationError
+from rmqarq.errors import ConfigurationError, Phrase
 from rmqarq.url import masked
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         fail_on_dead: In burst mode, exit with 5 when jobs were dead-lettered.
         health_check_interval: Between two lines of statistics; 0 writes none.
         log_level: Of the worker's log.
+        log_format: `text`, or `json`: one object a line.
         language: Of the worker's log: `en`, `zh`, or `auto` by the locale.
 
     Raises:
@@ -126,6 +127,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fail_on_dead: bool = False
     health_check_interval: Seconds = 60.0
     log_level: LogLevel = "INFO"
+    log_format: Literal["text", "json"] = "text"
     language: Literal["auto", "en", "zh"] = "auto"
 
     def __post_init__(self) -> None:
@@ -213,6 +215,7 @@ class SettingsFields(TypedDict, total=False):
     fail_on_dead: bool
     health_check_interval: float
     log_level: LogLevel
+    log_format: Literal["text", "json"]
     language: Literal["auto", "en", "zh"]
 
 
@@ -284,7 +287,8 @@ def _read(variable: str, field: str, text: str, kind: Any) -> Any:
 def _problem(kind: Any, error: msgspec.ValidationError) -> str:
     """Say what a value should have been."""
     if get_origin(kind) is Literal:
-        return "Expected one of " + ", ".join(map(repr, get_args(kind)))
+        known = ", ".join(map(repr, get_args(kind)))
+        return Phrase("Expected one of {known}", known=known)
     return str(error)
 
 

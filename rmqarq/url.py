@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from msgspec import Struct
 
-from rmqarq.errors import ConfigurationError
+from rmqarq.errors import ConfigurationError, Phrase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,18 +112,20 @@ def parse_url(text: str) -> Endpoint:
     """
     parts = _split(text)
     if parts.scheme not in PORTS:
-        raise _refused(text, "it must begin with amqp:// or amqps://")
+        raise _refused(text, Phrase("it must begin with amqp:// or amqps://"))
     if parts.fragment:
-        raise _refused(text, "'#' must be written %23 in a user name or password")
+        problem = Phrase("'#' must be written %23 in a user name or password")
+        raise _refused(text, problem)
     if not parts.hostname or parts.port == 0:
-        raise _refused(text, "it names no host, or port 0")
+        raise _refused(text, Phrase("it names no host, or port 0"))
     if "," in parts.hostname:
-        raise _refused(text, "several URLs each begin with amqp:// or amqps://")
+        problem = Phrase("several URLs each begin with amqp:// or amqps://")
+        raise _refused(text, problem)
     path = parts.path
     if path.count("/") > 1:
-        raise _refused(text, "a '/' in a virtual host must be written %2F")
+        raise _refused(text, Phrase("a '/' in a virtual host must be written %2F"))
     if unquote(path[1:]) in (".", ".."):
-        raise _refused(text, "the virtual host can't be '.' or '..'")
+        raise _refused(text, Phrase("the virtual host can't be '.' or '..'"))
     return Endpoint(
         host=parts.hostname,
         port=PORTS[parts.scheme] if parts.port is None else parts.port,
@@ -140,7 +142,7 @@ def _split(text: str) -> SplitResult:
         parts = urlsplit(text)
         _ = parts.port  # raises when it is not a number
     except ValueError:
-        raise _refused(text, "host or port can't be read") from None
+        raise _refused(text, Phrase("host or port can't be read")) from None
     return parts
 
 
@@ -148,23 +150,24 @@ def _heartbeat(text: str, query: str) -> int | None:
     pairs = parse_qsl(query, keep_blank_values=True)
     options = dict(pairs)
     if len(options) < len(pairs):
-        raise _refused(text, "the query names something twice")
+        raise _refused(text, Phrase("the query names something twice"))
     value = options.pop("heartbeat", None)
     if options:
-        unknown = ", ".join(sorted(options))
-        raise _refused(
-            text,
-            f"the query may only hold heartbeat, not {unknown};"
+        problem = Phrase(
+            "the query may only hold heartbeat, not {unknown};"
             " everything else has a setting, such as tls_ca or connect_timeout",
+            unknown=", ".join(sorted(options)),
         )
+        raise _refused(text, problem)
     if value is None:
         return None
     if not value.isdecimal() or not 0 < int(value) <= 65535:
-        raise _refused(text, "heartbeat must be whole seconds from 1 to 65535")
+        problem = Phrase("heartbeat must be whole seconds from 1 to 65535")
+        raise _refused(text, problem)
     return int(value)
 
 
-def _refused(text: str, problem: str) -> ConfigurationError:
+def _refused(text: str, problem: Phrase) -> ConfigurationError:
     return ConfigurationError(
         "the broker URL {url} can't be used: {problem}",
         url=repr(masked(text)),

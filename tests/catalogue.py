@@ -13,14 +13,18 @@ import gettext
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
+from typer.main import get_command
 
 import rmqarq
-from rmqarq import errors
+from rmqarq import errors, outcome
+from rmqarq.cli import translated
+from rmqarq.cli.main import program
+from rmqarq.worker import admission, ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +32,12 @@ if TYPE_CHECKING:
 PACKAGE = Path(rmqarq.__file__).parent
 PO = PACKAGE / "locale" / "zh_CN" / "LC_MESSAGES" / "rmqarq.po"
 LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-PLACEHOLDER = re.compile(r"%\(\w+\)[-#0-9. +]*[a-z]|%%|\{\w*\}")
+SENTENCES = {
+    *("say", "aside", "filled", "confirm", "fact"),
+    *("BadParameter", "Phrase", "sentence"),
+}
+"""What takes a sentence, or a word, as its first argument."""
+PLACEHOLDER = re.compile(r"%\(\w+\)[-#0-9. +]*[a-z]|%%|\{\w*(?::[^}]*)?\}")
 ERRORS = {
     name
     for name, kind in vars(errors).items()
@@ -38,26 +47,44 @@ ERRORS = {
 
 def sentences_by_file() -> dict[str, set[str]]:
     """Collect the sentences of every file of the package."""
-    return {
+    found = {
         path.relative_to(PACKAGE).as_posix(): sentences_in(ast.parse(path.read_bytes()))
         for path in sorted(PACKAGE.rglob("*.py"))
     }
+    found["outcome.py"] |= {*get_args(outcome.Reason)}
+    found["worker/ending.py"] |= {*get_args(ending.Why)}
+    found["worker/admission.py"] |= {
+        *get_args(get_type_hints(admission.Postponed)["why"])
+    }
+    found["cli/translated.py"] |= {*translated.PARSER_WORDS, *translated.COMPLAINTS}
+    for file, text in help_texts():
+        found[file].add(text)
+    return {file: {t for t in texts if _has_words(t)} for file, texts in found.items()}
+
+
+def help_texts() -> Iterator[tuple[str, str]]:
+    """Collect what all commands and their flags say of themselves, with their files."""
+    for command in translated.each_command(get_command(program)):
+        place = getattr(command.callback, "__module__", "rmqarq.cli.main")
+        file = place.removeprefix("rmqarq.").replace(".", "/") + ".py"
+        for text in translated.help_texts(command):
+            yield file, text
 
 
 def sentences() -> set[str]:
-    """Collect every sentence that a user may read in a log or an error."""
+    """Collect every sentence and word that a user may read."""
     return set().union(*sentences_by_file().values())
 
 
 def sentences_in(tree: ast.Module) -> set[str]:
-    """Collect the literal sentences of calls of `log.…` and of our errors."""
+    """Collect the literal sentences of logs, of our errors, and of commands."""
     kinds = _error_names(tree)
-    return {
-        found
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        for found in _sentences_of(node, kinds)
-    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    found = {each for call in calls for each in _sentences_of(call, kinds)}
+    for call in calls:
+        found |= {*_literals(_argument_of(call, {"translated"}))}
+        found |= {*_headings(tree, call)}
+    return found
 
 
 def _error_names(tree: ast.Module) -> set[str]:
@@ -80,15 +107,43 @@ def _sentences_of(call: ast.Call, kinds: set[str]) -> Iterator[str]:
 
 
 def _sentence_of(call: ast.Call, kinds: set[str]) -> ast.expr | None:
-    """Give the argument that holds the sentence of a log call or an error."""
+    """Give the argument that holds the sentence of a log call, an error, an output."""
     owner, _, name = ast.unparse(call.func).rpartition(".")
     if owner == "log" and name in LOG_METHODS:
         at = 1 if name == "log" else 0
-    elif name in kinds:
+    elif name in kinds or name in SENTENCES:
         at = 0
     else:
         return None
     return call.args[at] if len(call.args) > at else None
+
+
+def _argument_of(call: ast.Call, names: set[str]) -> ast.expr | None:
+    """Give the first argument of a call of one of these, whatever they belong to."""
+    name = ast.unparse(call.func).rpartition(".")[2]
+    return call.args[0] if name in names and call.args else None
+
+
+def _headings(tree: ast.Module, call: ast.Call) -> Iterator[str]:
+    """Give the headings of a table, those that stand in a variable, too."""
+    given = _argument_of(call, {"table"})
+    if isinstance(given, ast.Name):
+        given = _assigned(tree, given.id)
+    if isinstance(given, ast.Tuple | ast.List):
+        for each in given.elts:
+            yield from _literals(each)
+
+
+def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
+    """Give the tuple that a variable of this name is set to, anywhere in a file."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Tuple)
+            and ast.unparse(node.targets[0]) == name
+        ):
+            return node.value
+    return None
 
 
 def untranslatable_in(tree: ast.Module) -> set[str]:
@@ -96,26 +151,39 @@ def untranslatable_in(tree: ast.Module) -> set[str]:
     kinds = _error_names(tree)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     sentences = [_sentence_of(call, kinds) for call in calls]
-    return {
+    found = {
         ast.unparse(each)
         for each in sentences
         if each is not None and not _is_literal(each)
     }
+    return found | {
+        ast.unparse(headings)
+        for call in calls
+        if (headings := _argument_of(call, {"table"}))
+        and not any(_headings(tree, call))
+    }
 
 
-def _literals(node: ast.expr) -> Iterator[str]:
+def _literals(node: ast.expr | None) -> Iterator[str]:
     """Give a text, or both texts of a choice."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        if without_placeholders(node.value).strip():  # else there is nothing to say
+        if _has_words(node.value):
             yield node.value
     elif isinstance(node, ast.IfExp):
         yield from _literals(node.body)
         yield from _literals(node.orelse)
 
 
+def _has_words(text: str) -> bool:
+    """Tell whether there is something to translate beside what is filled in."""
+    return bool(re.search(r"[A-Za-z]{2}", without_placeholders(text)))
+
+
 def _is_literal(node: ast.expr) -> bool:
     if isinstance(node, ast.IfExp):
         return _is_literal(node.body) and _is_literal(node.orelse)
+    if isinstance(node, ast.Call):  # one that translates: its own sentence counts
+        return ast.unparse(node.func) in ("output.filled", "output.translated")
     return isinstance(node, ast.Constant)
 
 

@@ -61,7 +61,9 @@ def _show(findings: Sequence[Finding]) -> None:
 
 
 def _filled(given: Sentence) -> str:
-    return output.filled(given.template, **given.words) if given.words else str(given)
+    if not given.words:  # a command may have braces of its own
+        return output.translated(given.template)
+    return output.filled(given.template, **given.words)
 
 
 def _as_data(finding: Finding) -> dict[str, str | None]:

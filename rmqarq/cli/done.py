@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from rmqarq.letters import Filter
 
 
-def report(tallies: Mapping[str, Tally], verb: str, *, as_json: bool) -> None:
+def report(
+    tallies: Mapping[str, Tally], verb: Literal["requeued", "dropped"], *, as_json: bool
+) -> None:
     """Tell what was done; raise what ended it, or exit with 1 if some had to stay.
 
     Args:
         tallies: By the name of their queue.
-        verb: What was done, such as `requeued`.
+        verb: What was done: `requeued` or `dropped`.
         as_json: Print JSON.
     """
     if as_json:
@@ -39,8 +41,14 @@ def report(tallies: Mapping[str, Tally], verb: str, *, as_json: bool) -> None:
         )
     for queue, each in tallies.items():
         if not as_json:
-            words = {"queue": queue, "count": each.done, "there": each.there}
-            output.say("{queue}: {verb} {count} of {there}", verb=verb, **words)
+            output.say(
+                "{queue}: requeued {count} of {there}"
+                if verb == "requeued"
+                else "{queue}: dropped {count} of {there}",
+                queue=queue,
+                count=each.done,
+                there=each.there,
+            )
         _tell_what_stays(each)
     for each in tallies.values():
         if each.error is not None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from rmqarq.cli import dlq, doctor, lost, queue, run, tasks
+from rmqarq.cli import dlq, doctor, lost, output, queue, run, tasks, translated
 from rmqarq.errors import (
     AppNotFound,
     ConfigurationError,
@@ -17,7 +18,6 @@ from rmqarq.errors import (
     RmqarqError,
     TransportError,
 )
-from rmqarq.logs import chosen_language, render
 
 program = typer.Typer(
     name="rmqarq",
@@ -53,6 +53,10 @@ def options(
             help="Print the version and exit.",
         ),
     ] = False,
+    language: Annotated[  # read before anything is parsed: output.named_in
+        Literal["en", "zh"] | None,
+        typer.Option(expose_value=False, help="English or Chinese, for all output."),
+    ] = None,
 ) -> None:
     """Typed background tasks on RabbitMQ."""
 
@@ -67,11 +71,22 @@ def _code(error: RmqarqError) -> int:
 
 def main() -> NoReturn:
     """Run the program and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # for any locale, and any text
+            stream.reconfigure(errors="backslashreplace")
+    output.asked_for.set(output.named_in(sys.argv[1:]))
     try:
-        program()
+        sys.exit(translated.command_of(program)(standalone_mode=False))
     except RmqarqError as error:
         if isinstance(error, AppNotFound) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        typer.echo(f"rmqarq: {render(error, chosen_language('auto'))}", err=True)
+        output.aside("{program}: {problem}", program="rmqarq", problem=error)
         sys.exit(_code(error))
-    sys.exit(0)
+    except typer.Abort:
+        output.aside("Aborted.")
+        sys.exit(1)
+    except Exception as error:
+        if not isinstance(error, translated.Complaint):
+            raise
+        translated.complain(error)
+        sys.exit(error.exit_code)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rmqarq.cli import output
 from rmqarq.letters import Filter
 
 SHOWN = 100
@@ -53,7 +54,10 @@ def span(text: str | None, flag: str) -> float | None:
     found = _SPAN.fullmatch(text)
     if found is None:
         raise typer.BadParameter(
-            f"{text!r} is no time; write 90, 30m, 12h or 7d", param_hint=flag
+            output.filled(
+                "{text} is no time; write 90, 30m, 12h or 7d", text=repr(text)
+            ),
+            param_hint=flag,
         )
     return float(found[1]) * _UNITS[found[2] or "s"]
 

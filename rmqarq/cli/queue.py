@@ -53,7 +53,9 @@ def purge(
     target = chosen(app, url, queue)
     if len(target.queues) > 1 and not queue:
         several = ", ".join(target.queues)
-        raise typer.BadParameter(f"say which: {several}", param_hint="--queue")
+        raise typer.BadParameter(
+            output.filled("say which: {queues}", queues=several), param_hint="--queue"
+        )
     for each in target.queues:
         if not yes:
             ready = asyncio.run(_ready(target.settings, each))

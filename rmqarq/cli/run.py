@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import typer
 
 from rmqarq import logs
+from rmqarq.cli import output
 from rmqarq.loader import load
 from rmqarq.worker import Worker
 from rmqarq.worker.event_loop import run_to_the_end
@@ -66,6 +67,10 @@ LogLevel = Annotated[
     str | None,
     typer.Option("--log-level", "-l", help="debug, info, warning or error."),
 ]
+LogFormat = Annotated[
+    Literal["text", "json"] | None,
+    typer.Option(help="text, or json: one object a line."),
+]
 ShutdownGrace = Annotated[
     float | None, typer.Option(help="Seconds to wait for running jobs at a stop.")
 ]
@@ -86,6 +91,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     max_jobs: MaxJobs = None,
     fail_on_dead: FailOnDead = False,
     log_level: LogLevel = None,
+    log_format: LogFormat = None,
     shutdown_grace: ShutdownGrace = None,
 ) -> None:
     """Run a worker for the App in MODULE:APP.
@@ -96,25 +102,28 @@ def run(  # noqa: PLR0913 - one parameter a flag
     permissions; 4 a burst cut short, or no broker in a burst; 5 dead letters with
     --fail-on-dead; 130 or 143 forced by a second signal.
     """
-    found = load(app)
-    settings = _replaced(
-        found.settings,
-        {
-            "burst": burst or None,
-            "burst_timeout": burst_timeout,
-            "burst_check_interval": burst_check_interval,
-            "burst_wait": False if no_wait_tasks else None,
-            "wait_delayed": wait_delayed or None,
-            "url": url,
-            "prefetch": prefetch_count,
-            "concurrency": concurrency,
-            "max_jobs": max_jobs,
-            "fail_on_dead": fail_on_dead or None,
-            "log_level": log_level.upper() if log_level else None,
-            "shutdown_grace": shutdown_grace,
-        },
-    )
-    logs.set_up(settings.log_level, settings.language)
+    with logs.held(output.language()):
+        found = load(app)
+        settings = _replaced(
+            found.settings,
+            {
+                "burst": burst or None,
+                "burst_timeout": burst_timeout,
+                "burst_check_interval": burst_check_interval,
+                "burst_wait": False if no_wait_tasks else None,
+                "wait_delayed": wait_delayed or None,
+                "url": url,
+                "prefetch": prefetch_count,
+                "concurrency": concurrency,
+                "max_jobs": max_jobs,
+                "fail_on_dead": fail_on_dead or None,
+                "log_level": log_level.upper() if log_level else None,
+                "log_format": log_format,
+                "language": output.asked_for.get(),
+                "shutdown_grace": shutdown_grace,
+            },
+        )
+        logs.set_up(settings.log_level, settings.language, settings.log_format)
     worker = Worker(found, settings, queues=queue or (), path=app)
     run_to_the_end(partial(_work, worker))
     raise typer.Exit(_exit_code(worker))

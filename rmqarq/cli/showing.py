@@ -38,16 +38,17 @@ def in_table(letters: Sequence[DeadLetter], *, lost: bool = False) -> None:
             each.id,
             each.queue,
             each.task,
-            each.reason,
+            _reason(each),
             each.attempts,
             output.moment(each.died_at),
             _error(each),
         )
         for each in letters
     ]
+    shown = map(output.translated, headings)
     taken = sum(
         max(output.width(output.plain(str(cell))) for cell in column) + len(output.GAP)
-        for column in list(zip(headings, *lines, strict=True))[:-1]
+        for column in list(zip(shown, *lines, strict=True))[:-1]
     )
     room = max(NARROW, _columns() - taken)
     output.table(
@@ -69,28 +70,24 @@ def how_many(listing: Listing, queue: str) -> None:
 
 def on_page(letter: DeadLetter, contents: Contents) -> None:
     """Print all that a letter says."""
-    facts = {
-        "id": letter.id,
-        "task": letter.task,
-        "queue": letter.queue,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "enqueued": output.moment(letter.enqueued_at),
-        "first failed": output.moment(letter.first_at),
-        "died": output.moment(letter.died_at),
-        "worker": letter.worker,
-        "size": f"{letter.size} bytes",
-        **_facts_inside(contents),
-        "error": _error(letter),
-    }
-    widest = max(map(len, facts))
-    for name, value in facts.items():
-        if value is not None:
-            shown = output.plain(str(value), lines=True)
-            indented = shown.replace("\n", "\n" + " " * (widest + 2))
-            typer.echo(f"{name:<{widest}}  {indented}")
+    output.page(
+        (
+            output.fact("id", letter.id),
+            output.fact("task", letter.task),
+            output.fact("queue", letter.queue),
+            output.fact("reason", _reason(letter)),
+            output.fact("attempts", letter.attempts),
+            output.fact("enqueued", output.moment(letter.enqueued_at)),
+            output.fact("first failed", output.moment(letter.first_at)),
+            output.fact("died", output.moment(letter.died_at)),
+            output.fact("worker", letter.worker),
+            output.fact("size", output.filled("{size} bytes", size=letter.size)),
+            *_facts_inside(contents),
+            output.fact("error", _error(letter)),
+        )
+    )
     if letter.traceback:
-        typer.echo("traceback")
+        output.say("traceback")
         text = output.plain(letter.traceback.rstrip("\n"), lines=True)
         typer.echo("  " + text.replace("\n", "\n  "))
 
@@ -108,20 +105,31 @@ def as_data(letter: DeadLetter, contents: Contents | None = None) -> dict[str, A
     return {**found, **msgspec.to_builtins(contents)}
 
 
-def _facts_inside(contents: Contents) -> dict[str, object]:
+def _facts_inside(contents: Contents) -> list[tuple[str, object]]:
     if contents.problem is not None:
-        return {"unreadable": contents.problem, "body": contents.body}
-    return {
-        "generation": contents.generation,
-        "max_retries": contents.max_retries,
-        "arguments": json.dumps(contents.args, ensure_ascii=False),
-        "by name": json.dumps(contents.kwargs, ensure_ascii=False)
-        if contents.kwargs
-        else None,
-        "headers": json.dumps(dict(contents.headers), ensure_ascii=False)
-        if contents.headers
-        else None,
-    }
+        return [
+            output.fact("unreadable", contents.problem),
+            output.fact("body", contents.body),
+        ]
+    return [
+        output.fact("generation", contents.generation),
+        output.fact("max_retries", contents.max_retries),
+        output.fact("arguments", json.dumps(contents.args, ensure_ascii=False)),
+        output.fact("by name", _unless_empty(contents.kwargs)),
+        output.fact("headers", _unless_empty(dict(contents.headers))),
+    ]
+
+
+def _unless_empty(found: dict[str, Any]) -> str | None:
+    return json.dumps(found, ensure_ascii=False) if found else None
+
+
+def _reason(letter: DeadLetter) -> str | None:
+    """Say why it is dead; `--reason` takes the English word, so that stands, too."""
+    if letter.reason is None:
+        return None
+    shown = output.translated(letter.reason)
+    return shown if shown == letter.reason else f"{shown} ({letter.reason})"
 
 
 def _error(letter: DeadLetter) -> str | None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rmqarq.app import App
     from rmqarq.context import State
 
+YES = ("y", "yes", "是")
+
 Path = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is.")]
 AnyPath = Annotated[
     str | None,
@@ -65,11 +67,12 @@ def chosen(path: str | None, url: str | None, queues: Sequence[str] | None) -> T
         AppNotFound: MODULE:APP leads nowhere.
         ConfigurationError: A setting or the URL can't be used.
     """
-    app = None if path is None else load(path)
-    settings = chosen_settings(None, {}) if app is None else app.settings
-    if url is not None:
-        settings = msgspec.structs.replace(settings, url=url)
-    logs.set_up("WARNING", settings.language)
+    with logs.held(output.language()):
+        app = None if path is None else load(path)
+        settings = chosen_settings(None, {}) if app is None else app.settings
+        if url is not None:
+            settings = msgspec.structs.replace(settings, url=url)
+        logs.set_up("WARNING", output.language(), settings.log_format)
     named = tuple(dict.fromkeys(queues or ()))
     return Target(settings, named or _queues_of(app, settings))
 
@@ -79,9 +82,10 @@ def confirm(question: str, /, **words: object) -> None:
     typer.echo(output.filled(question, **words) + " [y/N] ", err=True, nl=False)
     answer = sys.stdin.readline()
     if not answer:  # there is nobody to answer
-        typer.echo("\n--yes answers the question.", err=True)
-    if answer.strip().lower() not in ("y", "yes"):
-        typer.echo("Nothing was changed.", err=True)
+        typer.echo(err=True)
+        output.aside("--yes answers the question.")
+    if answer.strip().lower() not in YES:
+        output.aside("Nothing was changed.")
         raise typer.Exit(1)
 
 

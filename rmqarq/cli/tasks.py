@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rmqarq import logs
 from rmqarq.cli import output
 from rmqarq.cli.target import Json, Path
 from rmqarq.loader import load
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 def tasks(app: Path, *, as_json: Json = False) -> None:
     """Show the tasks of the App in MODULE:APP. Asks no broker."""
-    found = load(app)
+    with logs.held(output.language()):
+        found = load(app)
     rows = [_described(found, task) for task in found.tasks.values()]
     if as_json:
         output.as_json(rows)
@@ -54,7 +56,7 @@ def _described(app: App[Any], task: Task[..., Any]) -> dict[str, Any]:
 def _shown(row: dict[str, Any], name: str) -> object:
     value = row[name]
     if name == "timeout":
-        return "none" if value is None else f"{value:g} s"
+        return output.translated("none") if value is None else f"{value:g} s"
     return value
 
 

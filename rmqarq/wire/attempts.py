@@ -56,7 +56,7 @@ class Attempts:
         doubt = OutcomeUnknown(
             "the link broke before the broker confirmed, and the job could not be sent"
             " again before the deadline ({cause}); it may have been stored or not",
-            cause=str(error),
+            cause=error,
         )
         doubt.__cause__ = error
         return doubt

@@ -23,6 +23,7 @@ from aiormq.exceptions import (
 )
 
 from rmqarq.errors import ConnectionLost as Lost
+from rmqarq.errors import Phrase
 from rmqarq.wire.pulse import Pulse
 from rmqarq.wire.tap import TapProtocol
 
@@ -197,7 +198,7 @@ class Connection:
             raise
         if not task.done():
             if not self.end.done() and self.blocked is None:
-                self.abort(f"no answer within {timeout:g} s")
+                self.abort(Phrase("no answer within {seconds:g} s", seconds=timeout))
             raise self.lost()
         if task.cancelled():  # aiormq's word for a heartbeat missed
             raise self.lost()
@@ -216,7 +217,8 @@ class Connection:
 
     def lost(self) -> Lost:
         """Make the error that tells why this connection is gone."""
-        cause = self.end.result() if self.end.done() else "the link is closing"
+        closing = Phrase("the link is closing")
+        cause = self.end.result() if self.end.done() else closing
         return Lost("the connection to the broker was lost: {cause}", cause=cause)
 
     def abort(self, cause: str) -> None:
@@ -234,7 +236,7 @@ class Connection:
         try:
             await asyncio.wait((closing,), timeout=CLOSE_TIMEOUT)
         finally:
-            self.abort("closed by us")
+            self.abort(Phrase("closed by us"))
 
     def _translated(self, error: BaseException) -> Exception:
         for kind, code in _CODES.items():
@@ -267,7 +269,8 @@ class Connection:
 
     def _on_lost(self, error: BaseException | None) -> None:
         closed = self.tap.closed
-        cause = closed.text if closed else str(error or "closed by the other side")
+        gone = str(error) if error else Phrase("closed by the other side")
+        cause = closed.text if closed else gone
         if not self.end.done():
             self.end.set_result(cause)
         self._pulse.stop()

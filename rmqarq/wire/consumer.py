@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from rmqarq.errors import Phrase
 from rmqarq.wire import frames, properties
 from rmqarq.wire.connection import retrieve
 
@@ -229,12 +230,12 @@ class Consumer:
         self._flush()
         if not self.usable:
             return
-        self._end("closed by us")
+        self._end(Phrase("closed by us"))
         await self._connection.call(self._channel.close(), timeout=END_TIMEOUT)
 
     def discard(self) -> None:
         """Close the channel in the background: nobody wants its deliveries."""
-        self._end("not wanted any more")
+        self._end(Phrase("not wanted any more"))
         if self._connection.alive:
             self._connection.later(self._channel.close())
 

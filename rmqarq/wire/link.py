@@ -7,7 +7,12 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import ConfigurationError, ConnectionFailed, TransportError
+from rmqarq.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    Phrase,
+    TransportError,
+)
 from rmqarq.wire.connection import Connection
 from rmqarq.wire.opening import connect
 
@@ -102,7 +107,7 @@ class Link:
         last = self._last_error
         raise ConnectionFailed(
             "no broker could be reached in time: {cause}",
-            cause=str(last) if last else "no answer",
+            cause=last or Phrase("no answer"),
         ) from last
 
     async def _connect(self) -> Connection:

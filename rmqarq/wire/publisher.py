@@ -16,6 +16,7 @@ from rmqarq.errors import (
     ConnectionFailed,
     ConnectionLost,
     OutcomeUnknown,
+    Phrase,
     QueueFull,
     RmqarqError,
     TransportError,
@@ -100,7 +101,7 @@ class PublishChannel:
         connection.tap.register(number, self._on_event)
         connection.watch(self._let_in)
         if not connection.alive:
-            self._end("the link was lost")
+            self._end(Phrase("the link was lost"))
 
     @property
     def usable(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from rmqarq.errors import Phrase
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -64,7 +66,9 @@ class Pulse:
             self._suspicious = False
             self._wait(self._heartbeat / 2)
         elif self._suspicious:
-            self._on_silence(f"nothing was heard for {silence:.1f} s")
+            self._on_silence(
+                Phrase("nothing was heard for {seconds:.1f} s", seconds=silence)
+            )
         else:
             # a process that was busy or frozen may have what was sent before it still
             self._suspicious = True

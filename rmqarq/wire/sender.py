@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rmqarq.errors import (
     ConnectionFailed,
     ConnectionLost,
+    Phrase,
     QueueFull,
     RmqarqError,
     TransportError,
@@ -121,7 +122,7 @@ class Sender:
         if channel is not None and not channel.usable:
             # when a channel dies alone, frames of ours may still be on their way to
             # it, which would cost the connection later (504): start afresh
-            channel.connection.abort("its channel was closed")
+            channel.connection.abort(Phrase("its channel was closed"))
             self._channel = None
         connection = await self._link.connection(deadline)
         try:

@@ -217,7 +217,11 @@ def _loaded(start: Start, pipe: Pipe) -> App[Any]:
     """Load the App; ends the process when that can't be done."""
     try:
         app = loader.load(start.path)
-        logs.set_up(start.settings.log_level, start.settings.language)
+        logs.set_up(
+            start.settings.log_level,
+            start.settings.language,
+            start.settings.log_format,
+        )
         app.configure(start.settings)
     except RmqarqError as error:
         if error.__cause__ is not None:

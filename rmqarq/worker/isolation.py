@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rmqarq.errors import Phrase
 from rmqarq.outcome import Crashed, Outcome, Released
 from rmqarq.worker import pipe
 from rmqarq.worker.admission import Postponed
@@ -305,8 +306,8 @@ class Child:
         code = await self._dead
         self._writer.close()
         if code < 0:
-            return f"killed by {_signal_name(-code)}"
-        return f"ended with exit code {code}"
+            return Phrase("killed by {signal}", signal=_signal_name(-code))
+        return Phrase("ended with exit code {code}", code=code)
 
     def kill(self) -> None:
         """End the process at once."""

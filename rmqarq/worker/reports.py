@@ -6,6 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
+from rmqarq.errors import Phrase
 from rmqarq.worker.executor import timeout_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def farewell(ending: Ending | None, stats: Stats) -> None:
         " ◆ %(pending)s pending",
         {
             **stats.values(),
-            "why": (ending.signal or ending.why) if ending else "failed",
+            "why": (ending.signal or ending.why) if ending else Phrase("failed"),
         },
     )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rmqarq.errors import EncodeError, RmqarqError
+from rmqarq.errors import EncodeError, Phrase, RmqarqError
 from rmqarq.outcome import (
     Aborted,
     Crashed,
@@ -376,6 +376,7 @@ def _properties(delivery: Delivery) -> Properties:
 
 
 def _in_brief(failure: Failure | None) -> str:
+    """Say what went wrong; how a process ended is a phrase of ours."""
     if failure is None or failure.kind == "rmqarq.errors.Retry":
         return ""
-    return f" ({failure.kind}: {failure.message})"
+    return Phrase(" ({kind}: {message})", kind=failure.kind, message=failure.message)

@@ -128,6 +128,9 @@ def test_every_setting_is_in_its_table_with_variable_and_default(page: Path) -> 
         assert meaning
 
 
+EVERYWHERE = {"--help", "--language"}
+"""Flags of every command: the page names them once."""
+
 COMMANDS = (
     "run",
     "tasks",
@@ -148,7 +151,7 @@ def test_the_page_names_every_flag_of_a_command_and_no_other(command: str) -> No
     flags = flags_of(command)
     assert "--help" in flags
     named = {row[0].strip("`") for row in section(f"rmqarq {command}")}
-    assert {each for each in named if each.startswith("--")} | {"--help"} == flags
+    assert {each for each in named if each.startswith("--")} | EVERYWHERE == flags
 
 
 def test_every_command_has_its_section() -> None:
