@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rmqarq.cli import dlq, lost, queue, run, tasks
+from rmqarq.cli import check, dlq, lost, queue, run, tasks
 from rmqarq.errors import (
     AppNotFound,
     ConfigurationError,
@@ -28,6 +28,7 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
 )
 program.command(name="run")(run.run)
+program.command(name="check")(check.check)
 program.command(name="tasks")(tasks.tasks)
 program.add_typer(queue.program)
 program.add_typer(dlq.program)

@@ -69,6 +69,9 @@ LogLevel = Annotated[
 ShutdownGrace = Annotated[
     float | None, typer.Option(help="Seconds to wait for running jobs at a stop.")
 ]
+HealthPort = Annotated[
+    int | None, typer.Option(help="Serve /livez, /readyz and /metrics on this port.")
+]
 
 
 def run(  # noqa: PLR0913 - one parameter a flag
@@ -87,6 +90,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     fail_on_dead: FailOnDead = False,
     log_level: LogLevel = None,
     shutdown_grace: ShutdownGrace = None,
+    health_port: HealthPort = None,
 ) -> None:
     """Run a worker for the App in MODULE:APP.
 
@@ -112,6 +116,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
             "fail_on_dead": fail_on_dead or None,
             "log_level": log_level.upper() if log_level else None,
             "shutdown_grace": shutdown_grace,
+            "health_port": health_port,
         },
     )
     logs.set_up(settings.log_level, settings.language)

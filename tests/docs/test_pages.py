@@ -130,6 +130,7 @@ def test_every_setting_is_in_its_table_with_variable_and_default(page: Path) -> 
 
 COMMANDS = (
     "run",
+    "check",
     "tasks",
     "queue info",
     "queue purge",
