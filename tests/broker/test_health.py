@@ -13,8 +13,11 @@ import aiormq
 import pytest
 from anyio import to_thread
 
+from rmqarq import App
+from rmqarq.wire.consumer import Source
+from rmqarq.worker.intake import Intake
 from tests.broker.apps.ledger_app import make
-from tests.broker.kit import channel_to, until
+from tests.broker.kit import channel_to, delete_queues, until
 from tests.harness.broker import free_ports
 from tests.harness.exposition import Exposition, fetch, scrape
 from tests.harness.worker import WorkerProcess
@@ -105,10 +108,14 @@ async def test_an_outage_makes_a_worker_not_ready_and_never_dead(
         await worker.ready()
         assert await worker.ask("/livez") == OK
         assert (await worker.metrics()).value("rmqarq_connected") == 1
+        await asyncio.sleep(2)  # so that it shows from when the seconds are counted
         proxy.refuse()
+        began = time.monotonic()
         proxy.cut()
         _, said = await worker.answers("/readyz", lambda got: got[0] == 503)
-        assert re.fullmatch(r"not connected to the broker for \d+ s\n", said)
+        found = re.fullmatch(r"not connected to the broker for (\d+) s\n", said)
+        assert found, said
+        assert int(found[1]) <= time.monotonic() - began + 1
         assert await worker.ask("/livez") == OK
         lost = await worker.metrics()
         assert lost.value("rmqarq_connected") == lost.value("rmqarq_ready") == 0
@@ -120,6 +127,33 @@ async def test_an_outage_makes_a_worker_not_ready_and_never_dead(
         healed = await worker.metrics()
         assert healed.value("rmqarq_ready") == 1
         assert healed.value("rmqarq_reconnects_total") >= 1
+
+
+async def test_a_queue_that_was_deleted_is_known_to_be_without_consumer(
+    broker: Broker, queue: str
+) -> None:
+    app = App(broker.url, queue=queue)
+    seen: list[dict[str, float]] = []
+    intake = Intake(
+        app.transport,
+        [Source(queue, queue, 1)],
+        on_delivery=lambda _: None,
+        on_loss=lambda _: seen.append(intake.unconsumed),
+    )
+    try:
+        assert intake.unconsumed == {}
+        await intake.start()
+        assert intake.unconsumed == {}
+        await delete_queues(broker.url, [queue])
+        await until(lambda: seen)
+        assert list(seen[0]) == [queue]
+        assert 0 <= seen[0][queue] < 1
+        await until(lambda: intake.unconsumed == {})
+        assert len(seen) == 1
+    finally:
+        await intake.cancel()
+        await intake.close()
+        await app.close()
 
 
 async def test_a_worker_without_a_broker_is_alive_and_says_what_it_waits_for(
