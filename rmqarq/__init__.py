@@ -25,6 +25,7 @@ from rmqarq.errors import (
     TaskAlreadyRegistered,
     TopologyMismatch,
     TransportError,
+    Unhealthy,
     Unroutable,
 )
 from rmqarq.job import Job, JobSpec
@@ -82,6 +83,7 @@ __all__ = [
     "TaskAlreadyRegistered",
     "TopologyMismatch",
     "TransportError",
+    "Unhealthy",
     "Unroutable",
     "Worker",
     "__version__",

@@ -136,6 +136,16 @@ class Admin:
         """
         return _known(queue, await declare.count(await self._connection(), queue))
 
+    async def consumers(self, queue: str) -> int:
+        """Count the consumers of a queue; one that does not exist has none.
+
+        Raises:
+            TransportError: The link broke.
+            AccessRefused: The user may not look.
+        """
+        depth = await declare.depth(await self._connection(), queue)
+        return 0 if depth is None else depth.consumers
+
     async def purge(self, queue: str) -> int:
         """Delete the ready messages of a queue for good.
 

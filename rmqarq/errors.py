@@ -7,6 +7,7 @@
     │   ├── TopologyMismatch       a queue exists with other arguments
     │   └── AccessRefused          credentials, virtual host or permissions
     ├── NotFound                   a command names a queue or message that is not there
+    ├── Unhealthy                  a worker or its queues are not as they should be
     ├── CodecError
     │   ├── EncodeError            an argument or result that can't travel
     │   └── DecodeError            a message that can't be read
@@ -99,6 +100,10 @@ class AccessRefused(ConfigurationError):
 
 class NotFound(RmqarqError):
     """A queue or a message that a command names is not there."""
+
+
+class Unhealthy(RmqarqError):
+    """A worker can't do its work, or nobody does; why, and since when."""
 
 
 class CodecError(RmqarqError):

@@ -34,6 +34,7 @@ Positive: TypeAlias = Annotated[int, Meta(ge=1)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 MorePositive: TypeAlias = Annotated[float, Meta(gt=0)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
+Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
@@ -82,6 +83,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         burst_wait: Wait for running jobs before a burst ends.
         wait_delayed: In burst mode, wait for every delayed job of the prefix, too.
         fail_on_dead: In burst mode, exit with 5 when jobs were dead-lettered.
+        health_port: Where a worker serves /livez, /readyz and /metrics; none if not
+            given.
+        health_host: The address that it serves them on; `0.0.0.0` for all.
         health_check_interval: Between two lines of statistics; 0 writes none.
         log_level: Of the worker's log.
         log_format: `text`, or `json`: one object a line.
@@ -125,6 +129,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     burst_wait: bool = True
     wait_delayed: bool = False
     fail_on_dead: bool = False
+    health_port: Port | None = None
+    health_host: str = "127.0.0.1"
     health_check_interval: Seconds = 60.0
     log_level: LogLevel = "INFO"
     log_format: Literal["text", "json"] = "text"
@@ -213,6 +219,8 @@ class SettingsFields(TypedDict, total=False):
     burst_wait: bool
     wait_delayed: bool
     fail_on_dead: bool
+    health_port: int | None
+    health_host: str
     health_check_interval: float
     log_level: LogLevel
     log_format: Literal["text", "json"]

@@ -31,6 +31,11 @@ class Threads:
         """How many threads run a function, those given up included."""
         return self._busy
 
+    @property
+    def given_up(self) -> int:
+        """How many threads run a function that nobody waits for any more."""
+        return max(0, self._busy - self._limiter.borrowed_tokens)
+
     async def run(
         self, fn: Callable[..., R], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> R:

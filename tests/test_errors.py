@@ -25,7 +25,13 @@ from rmqarq.errors import (
 )
 
 TREE: dict[str, list[str]] = {
-    "RmqarqError": ["ConfigurationError", "NotFound", "CodecError", "TransportError"],
+    "RmqarqError": [
+        "ConfigurationError",
+        "NotFound",
+        "Unhealthy",
+        "CodecError",
+        "TransportError",
+    ],
     "ConfigurationError": [
         "TaskAlreadyRegistered",
         "AppNotFound",

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from rmqarq.cli import dlq, doctor, lost, output, queue, run, tasks, translated
+from rmqarq.cli import check, dlq, doctor, lost, output, queue, run, tasks, translated
 from rmqarq.errors import (
     AppNotFound,
     ConfigurationError,
@@ -28,6 +28,7 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
 )
 program.command(name="run")(run.run)
+program.command(name="check")(check.check)
 program.command(name="tasks")(tasks.tasks)
 program.command(name="doctor")(doctor.doctor)
 program.add_typer(queue.program)

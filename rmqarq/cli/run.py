@@ -74,6 +74,9 @@ LogFormat = Annotated[
 ShutdownGrace = Annotated[
     float | None, typer.Option(help="Seconds to wait for running jobs at a stop.")
 ]
+HealthPort = Annotated[
+    int | None, typer.Option(help="Serve /livez, /readyz and /metrics on this port.")
+]
 
 
 def run(  # noqa: PLR0913 - one parameter a flag
@@ -93,6 +96,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     shutdown_grace: ShutdownGrace = None,
+    health_port: HealthPort = None,
 ) -> None:
     """Run a worker for the App in MODULE:APP.
 
@@ -121,6 +125,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
                 "log_format": log_format,
                 "language": output.asked_for.get(),
                 "shutdown_grace": shutdown_grace,
+                "health_port": health_port,
             },
         )
         logs.set_up(settings.log_level, settings.language, settings.log_format)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import TYPE_CHECKING
 
 from rmqarq.errors import (
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT, LATER_WAIT = 0.05, 1.0, 2.0
 FIRST_MINUTE = 60.0
 
+_clock = time.monotonic
+
 
 class Link:
     """Finds a live connection among several brokers.
@@ -48,6 +51,7 @@ class Link:
         self._waiting = 0
         self._closed = False
         self._last_error: TransportError | None = None
+        self._changed_at: float | None = None
         self.connects = 0
 
     @property
@@ -55,6 +59,12 @@ class Link:
         """The connection that is up now, if any."""
         current = self._current
         return current if current is not None and current.alive else None
+
+    @property
+    def standing(self) -> tuple[bool, float]:
+        """Whether there is a connection, and for how many seconds that has been so."""
+        since = self._changed_at
+        return self.current is not None, 0.0 if since is None else _clock() - since
 
     async def connection(self, deadline: float | None = None) -> Connection:
         """Give the live connection; make one first if there is none.
@@ -71,6 +81,7 @@ class Link:
         if self._closed:
             raise ConnectionFailed("the connection was closed by this program")
         if self._attempt is None or self._attempt.done():
+            self._changed_at = self._changed_at or _clock()
             self._attempt = asyncio.get_running_loop().create_task(self._connect())
             self._attempt.add_done_callback(_look_at)
         return await self._wait_for(self._attempt, deadline)
@@ -133,7 +144,12 @@ class Link:
             log.info("connected again to %(broker)s", {"broker": endpoint})
         self.connects += 1
         self._current = connection
+        self._note_change()
+        connection.end.add_done_callback(self._note_change)
         return connection
+
+    def _note_change(self, *_: object) -> None:
+        self._changed_at = _clock()
 
     def _report(self, tries: int, error: TransportError) -> None:
         level = (

@@ -54,6 +54,22 @@ class Transport:
         links = (self._publish_link, self._consume_link)
         return sum(max(0, link.connects - 1) for link in links)
 
+    @property
+    def standing(self) -> tuple[bool, float]:
+        """Whether we are connected, and for how many seconds that has been so.
+
+        Only the consuming connection counts, once it was there: the other one is made
+        anew when something is published.
+        """
+        consuming = self._consume_link.connects > 0
+        return (self._consume_link if consuming else self._publish_link).standing
+
+    @property
+    def blocked(self) -> str | None:
+        """Which alarm keeps the broker from reading what we publish, or `None`."""
+        current = self._publish_link.current
+        return current.blocked if current is not None else None
+
     async def connect(self, deadline: float | None = None) -> None:
         """Open the publishing connection now instead of at the first publish.
 

@@ -16,6 +16,7 @@ from rmqarq.wire.codec import Codec
 from rmqarq.wire.properties import NO_HEADERS, PropertyError
 from rmqarq.worker.admission import Postponed, admit, unknown
 from rmqarq.worker.executor import Executor, failure_of, timeout_of
+from rmqarq.worker.health import Load
 from rmqarq.worker.history import Detour, came_back, detour, history_of
 from rmqarq.worker.isolation import Isolation
 from rmqarq.worker.roster import Roster, Run
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rmqarq.task import Task
     from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.transport import Transport
+    from rmqarq.worker.metrics import Execute, Metrics
 
     Verdict: TypeAlias = DeadLettered | Postponed | Detour
 
@@ -79,6 +81,7 @@ class Dispatcher:
         self._on_enough = on_enough
         self._codec = Codec(settings)
         self._executor = Executor(app, settings)
+        self._execute: Execute = self._executor.execute
         self._isolation = Isolation(path, settings, self._executor) if path else None
         self._roster = Roster(settings.cancel_grace, self._leave_behind)
         self.settler = Settler(transport, self._codec, settings, stats, self._roster)
@@ -87,6 +90,7 @@ class Dispatcher:
         self._concurrency = min(settings.concurrency, most)
         self._waiting: deque[Delivery] = deque()
         self._left: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
         self._apart = 0
         self._started = 0
         self._expected = 0
@@ -108,8 +112,26 @@ class Dispatcher:
     @property
     def left_behind(self) -> bool:
         """Whether code that ignored its cancellation is still running."""
-        tasks = any(not task.done() for task in (*self._left, *self._run_tasks()))
-        return tasks or self._executor.busy_threads > 0
+        tasks = (*self._left, *self._settling, *self._run_tasks())
+        alive = any(not task.done() for task in tasks)
+        return alive or self._executor.busy_threads > 0
+
+    @property
+    def load(self) -> Load:
+        """How busy it is."""
+        return Load(
+            running=len(self._roster),
+            waiting=len(self._waiting),
+            slots=self._concurrency,
+            left_behind=len(self._left) + self._executor.given_up_threads,
+        )
+
+    def measure(self, metrics: Metrics) -> None:
+        """Have runs timed and counted from now on; it costs nothing otherwise."""
+        self._execute = metrics.timed(self._executor.execute)
+        self.settler.metrics = metrics
+        if self._isolation is not None:
+            self._isolation.timing = metrics.timing
 
     def job_of(self, task: asyncio.Task[Any] | None) -> str:
         """Say which job an asyncio task runs, for people to read."""
@@ -254,7 +276,7 @@ class Dispatcher:
             return
         ctx = Context(message, self._state, delivery.home, came_back(delivery))
         run.deadline = self._deadline(task)
-        outcome = await self._executor.execute(run, task, decoded, ctx)
+        outcome = await self._execute(run, task, decoded, ctx)
         if not run.detached:
             await self.settler.settle(run, outcome)
             await self._executor.after(ctx)
@@ -337,8 +359,8 @@ class Dispatcher:
         )
         outcome = self._executor.interrupted(run, self._tasks[message.task], message)
         settling = self._loop.create_task(self.settler.settle(run, outcome))
-        self._left.add(settling)
-        settling.add_done_callback(self._left.discard)
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
         self._fill_slots()
 
 

@@ -62,6 +62,11 @@ class Executor:
         """How many threads run a plain function, those given up included."""
         return self._threads.busy
 
+    @property
+    def given_up_threads(self) -> int:
+        """How many threads run a plain function that nobody waits for any more."""
+        return self._threads.given_up
+
     async def execute(
         self, run: Execution, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
     ) -> Outcome:

@@ -50,7 +50,14 @@ class Intake:
         self._on_delivery = on_delivery
         self._on_loss = on_loss
         self._consumers: dict[str, Consumer] = {}
+        self._without: dict[str, float] = {}
         self._keepers: list[asyncio.Task[None]] = []
+
+    @property
+    def unconsumed(self) -> dict[str, float]:
+        """The queues without a consumer, and for how many seconds that has been so."""
+        now = asyncio.get_running_loop().time()
+        return {queue: now - since for queue, since in self._without.items()}
 
     async def start(self) -> None:
         """Consume every queue; returns when all are consumed.
@@ -58,7 +65,9 @@ class Intake:
         Raises:
             ConfigurationError: The broker refuses one of them.
         """
-        ready = [asyncio.get_running_loop().create_future() for _ in self._sources]
+        loop = asyncio.get_running_loop()
+        self._without = {each.queue: loop.time() for each in self._sources}
+        ready = [loop.create_future() for _ in self._sources]
         for source, each in zip(self._sources, ready, strict=True):
             keeper = asyncio.create_task(self._keep(source, each))
             self._keepers.append(keeper)
@@ -136,10 +145,13 @@ class Intake:
             await asyncio.sleep(random.uniform(0.05, 0.5))
             return
         self._consumers[source.queue] = consumer
-        began = asyncio.get_running_loop().time()
+        self._without.pop(source.queue, None)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         if not ready.done():
             ready.set_result(None)
         cause = await self._end_of(consumer)
+        self._without[source.queue] = loop.time()
         self._on_loss(consumer.unsettled)
         log.warning(
             "the consumer of %(queue)s ended (%(cause)s); it is made anew",
@@ -153,5 +165,5 @@ class Intake:
             )
         with suppress(TransportError, ChannelRefused):
             await consumer.close()
-        if asyncio.get_running_loop().time() - began < SHORT:
+        if loop.time() - began < SHORT:
             await asyncio.sleep(random.uniform(0.05, 0.5))

@@ -12,8 +12,9 @@ import os
 import signal
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -24,11 +25,16 @@ from rmqarq.worker.admission import Postponed
 from rmqarq.worker.executor import timeout_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from rmqarq.message import Message
     from rmqarq.settings import Settings
     from rmqarq.task import Task
     from rmqarq.worker.executor import Executor
     from rmqarq.worker.roster import Run
+
+    Timing: TypeAlias = Callable[[str, Message], AbstractContextManager[None]]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +67,9 @@ class Isolation:
         path: Where it finds the App, as MODULE:APP.
         settings: The worker's.
         executor: Knows what becomes of a job that was cancelled.
+
+    Attributes:
+        timing: Stands around each run.
     """
 
     def __init__(self, path: str, settings: Settings, executor: Executor) -> None:
@@ -73,6 +82,7 @@ class Isolation:
         self._leaving: set[asyncio.Task[None]] = set()
         self._pause = PAUSE
         self._held = False
+        self.timing: Timing = _untimed
 
     async def execute(
         self, run: Run, task: Task[..., Any], message: Message
@@ -135,7 +145,8 @@ class Isolation:
             if timeout is not None:
                 run.deadline = asyncio.get_running_loop().time() + timeout
             try:
-                outcome = await self._watch(run, child)
+                with self.timing(task.name, message):
+                    outcome = await self._watch(run, child)
             except ChildNotReady as problem:
                 self._dismiss()
                 return await self._hold_up(problem)
@@ -352,6 +363,11 @@ class Child:
             return pipe.to_worker(await self._reader.readexactly(length))
         except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError):
             return None
+
+
+def _untimed(task: str, message: Message) -> AbstractContextManager[None]:
+    """Stand in for a clock."""
+    return nullcontext()
 
 
 def _ended(answer: asyncio.Future[Outcome]) -> Outcome | None:

@@ -26,26 +26,25 @@ from rmqarq.outcome import (
     Retried,
     Succeeded,
 )
-from rmqarq.wire import properties
 from rmqarq.wire.names import Names, suspect_lane
-from rmqarq.wire.properties import NO_HEADERS, Header, Properties, PropertyError
+from rmqarq.wire.properties import Header, PropertyError
 from rmqarq.wire.publication import Letter, Publication, delayed, immediate
 from rmqarq.wire.topology import dead_letter_queue
 from rmqarq.worker.admission import UNKNOWN_SINCE, Postponed
 from rmqarq.worker.executor import failure_of
+from rmqarq.worker.forwarding import copied, readable, short
 from rmqarq.worker.history import MOST_CRASHES, came_back, history_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rmqarq.message import Message
+    from rmqarq.outcome import Reason
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
     from rmqarq.wire.codec import Codec, Decoded
-    from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.delay import Rung
     from rmqarq.wire.transport import Transport
     from rmqarq.worker.history import Detour
+    from rmqarq.worker.metrics import Fate, Metrics
     from rmqarq.worker.roster import Roster, Run
 
 log = logging.getLogger(__name__)
@@ -72,6 +71,7 @@ class Settler:
         stopping: True when a failing follow-up shall be given up.
         horizon: When the last of its own delayed messages is due, in loop time.
         rungs: The rungs that may hold them.
+        metrics: Counts what becomes of jobs, if anybody wants to know.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Settler:
         self.stopping = False
         self.horizon = 0.0
         self.rungs: set[Rung] = set()
+        self.metrics: Metrics | None = None
 
     def rung_names(self) -> list[str]:
         """The queues that may hold its own delayed messages."""
@@ -103,6 +104,8 @@ class Settler:
         match outcome:
             case Succeeded():
                 self._stats.completed += 1
+                if self.metrics is not None:
+                    self.metrics.settled(run, "succeeded")
                 self._ack(run)
             case Retried():
                 await self._retry(run, run.decoded, outcome)
@@ -111,9 +114,9 @@ class Settler:
             case Crashed():
                 await self._crash(run, outcome)
             case Released():
-                self._stats.returned += 1
-                run.delivery.release()
+                self._give_back(run)
             case Aborted():
+                self._count(run, "aborted")
                 self._ack(run)
             case _:
                 msg = f"{type(outcome).__name__} can't be settled"
@@ -124,7 +127,7 @@ class Settler:
         decoded = run.decoded
         message = decoded.message if decoded is not None else None
         headers = self._obituary(run, message, outcome)
-        letter = _copy(run.delivery, message, headers)
+        letter = copied(run.delivery, message, headers)
         queue = run.delivery.home
         dead = dead_letter_queue(queue, self._settings)
         try:
@@ -135,6 +138,7 @@ class Settler:
         # not remembered: an operator may put the very same bytes back by hand
         if await self._follow_up(run, publication, remember=False):
             self._stats.dead_lettered += 1
+            self._count(run, "dead", outcome.reason)
             self._stats.failed += outcome.reason in FAILED_FOR_GOOD
             log.error(
                 "dead letter of %(queue)s: %(task)s %(id)s, %(reason)s,"
@@ -155,11 +159,12 @@ class Settler:
         if verdict.unknown_since is not None:
             headers[UNKNOWN_SINCE] = verdict.unknown_since
         message = run.decoded.message if run.decoded is not None else None
-        letter = _copy(run.delivery, message, headers)
+        letter = copied(run.delivery, message, headers)
         publication = self._delayed(run, letter, verdict.delay)
         # not remembered: it is the very same message that comes back
         if await self._follow_up(run, publication, remember=False):
             self._stats.deferred += 1
+            self._count(run, "deferred")
             log.info(
                 "%(task)s %(id)s is put off for %(delay).1f s: %(why)s",
                 {
@@ -177,7 +182,7 @@ class Settler:
         assert run.decoded is not None, "read before it is judged"
         home = run.delivery.home
         message = run.decoded.message
-        letter = _copy(run.delivery, message, way.history.headers())
+        letter = copied(run.delivery, message, way.history.headers())
         if not way.suspect:
             publication = self._delayed(run, letter, WRITTEN_DOWN)
             if await self._follow_up(run, publication, remember=False):
@@ -186,6 +191,7 @@ class Settler:
         publication = immediate(letter, suspect_lane(home), home=home)
         if await self._follow_up(run, publication, remember=False):
             self._stats.suspected += 1
+            self._count(run, "suspected")
             log.warning(
                 "%(task)s %(id)s came back unfinished %(returns)d times;"
                 " it runs in isolation from now on",
@@ -207,10 +213,11 @@ class Settler:
             return
         assert run.decoded is not None, "only what was decoded has run"
         history = msgspec.structs.replace(history, crashes=crashes)
-        letter = _copy(run.delivery, run.decoded.message, history.headers())
+        letter = copied(run.delivery, run.decoded.message, history.headers())
         delivery = run.delivery
         publication = immediate(letter, delivery.queue, home=delivery.home)
         if await self._follow_up(run, publication, remember=False):
+            self._count(run, "crashed")
             log.warning(
                 "%(task)s %(id)s ended its isolated process (%(how)s); once more,"
                 " to be sure",
@@ -225,12 +232,12 @@ class Settler:
             await self.bury(run, DeadLettered("too large", failure_of(error)))
             return
         letter = Letter(
-            task=_short(message.task),
-            job_id=_short(message.id),
+            task=short(message.task),
+            job_id=short(message.id),
             body=encoded.body,
             content_type=encoded.content_type,
             content_encoding=encoded.content_encoding,
-            priority=_properties(run.delivery).priority or 0,
+            priority=readable(run.delivery).priority or 0,
             headers=history_of(run.delivery).headers()
             if came_back(run.delivery)
             else {},
@@ -242,6 +249,7 @@ class Settler:
             publication = immediate(letter, delivery.queue, home=delivery.home)
         if await self._follow_up(run, publication):
             self._stats.retried += 1
+            self._count(run, "retried")
             log.warning(
                 "%(task)s %(id)s runs again in %(delay).1f s"
                 " after attempt %(attempt)d%(error)s",
@@ -271,11 +279,19 @@ class Settler:
                 self._ack(run, remember=remember)
                 return True
             if self.stopping:
-                self._stats.returned += 1
-                run.delivery.release()
+                self._give_back(run)
                 return False
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _give_back(self, run: Run) -> None:
+        self._stats.returned += 1
+        self._count(run, "released")
+        run.delivery.release()
+
+    def _count(self, run: Run, fate: Fate, reason: Reason | None = None) -> None:
+        if self.metrics is not None:
+            self.metrics.settled(run, fate, reason)
 
     def _ack(self, run: Run, *, remember: bool = True) -> None:
         if remember and run.decoded is not None:
@@ -338,41 +354,6 @@ def next_attempt(message: Message, delay: float, now: float) -> Message:
         expires=expires,
         first_failed_at=message.first_failed_at or now,
     )
-
-
-def _copy(
-    delivery: Delivery, message: Message | None, headers: Mapping[str, Header]
-) -> Letter:
-    """Take over the body as it came, but none of its headers.
-
-    A copied `x-death` makes RabbitMQ before 4.0.1 drop a message as a cycle.
-    """
-    found = _properties(delivery)
-    return Letter(
-        task=_short(message.task if message is not None else found.type or ""),
-        job_id=_short(
-            message.id if message is not None else found.correlation_id or ""
-        ),
-        body=delivery.body,
-        content_type=found.content_type,
-        content_encoding=found.content_encoding,
-        priority=found.priority or 0,
-        headers=headers,
-        timestamp=found.timestamp,
-    )
-
-
-def _short(text: str) -> str:
-    """Cut what a foreign producer made longer than a property may be."""
-    return text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")
-
-
-def _properties(delivery: Delivery) -> Properties:
-    """Read what can be read; a message with unreadable properties has none."""
-    try:
-        return properties.decode(delivery.properties)
-    except PropertyError:
-        return Properties(headers=NO_HEADERS)
 
 
 def _in_brief(failure: Failure | None) -> str:

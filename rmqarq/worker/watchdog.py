@@ -28,6 +28,9 @@ class Watchdog:
 
     Args:
         name: Says what job an asyncio task runs.
+
+    Attributes:
+        blocks: How often it found the event loop blocked.
     """
 
     def __init__(self, name: Callable[[asyncio.Task[Any] | None], str]) -> None:
@@ -37,6 +40,7 @@ class Watchdog:
         self._last_beat = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._over = threading.Event()
+        self.blocks = 0
 
     def start(self) -> None:
         """Begin to watch the running event loop."""
@@ -64,6 +68,7 @@ class Watchdog:
             # a process that was stopped as a whole has no code to blame
             if not frozen and now - beat > PATIENCE and beat != reported:
                 reported = beat
+                self.blocks += 1
                 self._report(now - beat)
 
     def _report(self, seconds: float) -> None:

@@ -25,6 +25,7 @@ from rmqarq.worker.ending import Ending, Why
 from rmqarq.worker.event_loop import run_to_the_end
 from rmqarq.worker.intake import Intake
 from rmqarq.worker.lifespan import lifespan_of
+from rmqarq.worker.monitor import Monitor
 from rmqarq.worker.rounds import Rounds
 from rmqarq.worker.watchdog import Watchdog
 
@@ -120,7 +121,8 @@ class Worker:
 
         Raises:
             ConfigurationError: An annotation that can't be read, a broker that refuses
-                us or a queue, or a module that is just being imported for its App.
+                us or a queue, a health port that is taken, or a module that is just
+                being imported for its App.
         """
         refuse_while_importing()
         self._loop = asyncio.get_running_loop()
@@ -128,15 +130,17 @@ class Worker:
             if task.signature is not None:
                 task.signature.prepare()
         self.app.retain()
+        monitor = Monitor(self.app, self.settings, self.stats, self._stop, self.queues)
         watcher: asyncio.Task[None] | None = None
         if signals and threading.current_thread() is threading.main_thread():
             main = asyncio.current_task()
             assert main is not None, "a coroutine runs in a task"
             watcher = asyncio.create_task(self._watch_signals(main))
         try:
+            await monitor.open()
             if await self._connect():
                 async with lifespan_of(self.app) as state:
-                    await self._serve(state)
+                    await self._serve(state, monitor)
         except asyncio.CancelledError:
             if not self._force.is_set():
                 raise
@@ -149,6 +153,7 @@ class Worker:
             with anyio.CancelScope(shield=True):
                 await self.app.transport.close_consumers()
                 await self.app.release()
+                await monitor.close()
         return self.stats
 
     def _judge(self) -> None:
@@ -178,7 +183,7 @@ class Worker:
             self._request("broker unreachable")
         return not self._stop.is_set()
 
-    async def _serve(self, state: Any) -> None:
+    async def _serve(self, state: Any, monitor: Monitor) -> None:
         transport = self.app.transport
         self.app.state = state
         dispatcher = self._dispatcher = Dispatcher(
@@ -195,13 +200,17 @@ class Worker:
         )
         helpers: list[asyncio.Task[None]] = []
         watchdog = Watchdog(dispatcher.job_of)
+        monitor.watch(dispatcher, intake, watchdog)
         watchdog.start()
         try:
             for hook in self.app.hooks.startup:
                 await self._unless_stopped(hook(state))
             reports.hello(self.app, self.queues, self.settings)
-            helpers = [asyncio.create_task(each) for each in self._helpers(dispatcher)]
+            helpers = [
+                asyncio.create_task(each) for each in self._helpers(dispatcher, monitor)
+            ]
             await self._unless_stopped(intake.start())
+            monitor.starting = False
             await self._unless_stopped(asyncio.gather(intake.failed(), *helpers))
         finally:
             for helper in helpers:
@@ -215,7 +224,9 @@ class Worker:
                 watchdog.stop()
                 self.app.state = None
 
-    def _helpers(self, dispatcher: Dispatcher) -> list[Coroutine[Any, Any, None]]:
+    def _helpers(
+        self, dispatcher: Dispatcher, monitor: Monitor
+    ) -> list[Coroutine[Any, Any, None]]:
         helpers: list[Coroutine[Any, Any, None]] = []
         if self.settings.burst:
             transport, consumed = self.app.transport, self._consumed()
@@ -224,7 +235,7 @@ class Worker:
             )
             helpers.append(rounds.run())
         if self.settings.health_check_interval:
-            helpers.append(self._report(dispatcher))
+            helpers.append(monitor.report())
         return helpers
 
     async def _drain(self, intake: Intake, dispatcher: Dispatcher) -> None:
@@ -301,20 +312,6 @@ class Worker:
                     self._force.set()
                     # whatever still holds it up, a hook say, is cancelled
                     main.get_loop().call_later(FORCE_GRACE, main.cancel)
-
-    async def _report(self, dispatcher: Dispatcher) -> None:
-        """Write a line of statistics from time to time, when something happened."""
-        before = self.stats.values()
-        while True:
-            await asyncio.sleep(self.settings.health_check_interval)
-            now = self.stats.values()
-            if now != before:
-                log.info(
-                    "%(completed)s completed ◆ %(failed)s failed ◆ %(retried)s retried"
-                    " ◆ %(running)s running",
-                    {**now, "running": dispatcher.under_way},
-                )
-            before = now
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -13,7 +13,8 @@ from rmqarq import App, BrokerBlocked, TransportError
 from rmqarq.wire.transport import Transport
 from rmqarq.worker import intake
 from tests.broker.kit import channel_to, running, until, wait_for_count
-from tests.harness.broker import Broker
+from tests.harness.broker import Broker, free_ports
+from tests.harness.exposition import fetch
 from tests.harness.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -186,9 +187,14 @@ async def test_a_deleted_queue_is_declared_and_consumed_anew_within_two_seconds(
 async def test_an_alarm_raises_at_the_deadline_and_harms_nothing_after(
     own_broker: Broker, queue: str
 ) -> None:
-    app = App(own_broker.url, queue=queue, publish_deadline=1.0)
+    (port,) = free_ports(1)
+    app = App(own_broker.url, queue=queue, publish_deadline=1.0, health_port=port)
     tally = Tally(app)
-    async with app:
+
+    async def readiness() -> tuple[int, str]:
+        return await to_thread.run_sync(fetch, port, "/readyz")
+
+    async with running(app):
         await tally.task.enqueue(0)
         await to_thread.run_sync(own_broker.alarm, True)
         try:
@@ -197,11 +203,14 @@ async def test_an_alarm_raises_at_the_deadline_and_harms_nothing_after(
                 with pytest.raises(BrokerBlocked, match="stopped reading publishers"):
                     await tally.task.enqueue(number)
                 assert 0.9 <= time.monotonic() - began < 1.9
+            status, said = await readiness()
+            assert status == 503
+            assert said == "the broker takes no messages at present: low on memory\n"
         finally:
             await to_thread.run_sync(own_broker.alarm, False)
         await tally.task.enqueue(3)
-    async with running(app):
         await until(lambda: tally.runs.keys() >= {0, 3})
+        assert await readiness() == (200, "ok\n")
     assert tally.runs[3] == tally.runs[0] == 1
 
 

@@ -12,6 +12,7 @@ from tests.docs.pages import DOCS, EXAMPLES
 from tests.docs.programs import WORKER, end, start
 from tests.docs.test_migrating import MIGRATED
 from tests.docs.test_protocol import PRODUCERS
+from tests.harness.broker import free_ports
 
 if TYPE_CHECKING:
     import subprocess
@@ -29,9 +30,11 @@ ALONE = (
     "quickstart",
     "retries",
 )
+(HEALTH_PORT,) = free_ports(1)
 IN_TURN = {
     "send": ["send.py"],
     "foreign": ["foreign.py"],
+    "health": ["health.py", str(HEALTH_PORT)],
     "worker": [*WORKER, "app:app", "--burst", "--wait-delayed"],
     "dead_letters": ["dead_letters.py", "my_queue_dlq"],
     "doctor": ["-m", "rmqarq", "doctor", "app:app"],
@@ -69,6 +72,16 @@ def test_every_example_is_tried_here() -> None:
 def test_send_enqueues(shown: dict[str, str]) -> None:
     assert re.fullmatch(r"enqueued [0-9a-f-]{36}\n", shown["send"])
     assert shown["foreign"] == "sent\n"
+
+
+def test_a_worker_in_a_program_tells_its_health(shown: dict[str, str]) -> None:
+    name = 'rmqarq_jobs_total{task="add",queue="health",outcome='
+    assert shown["health"].splitlines() == [
+        "alive: ok",
+        f'{name}"succeeded"}} 1',
+        f'{name}"retried"}} 0',
+        f'{name}"dead"}} 0',
+    ]
 
 
 def test_the_worker_of_the_readme_runs_what_was_sent(shown: dict[str, str]) -> None:

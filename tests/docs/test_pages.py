@@ -133,6 +133,7 @@ EVERYWHERE = {"--help", "--language"}
 
 COMMANDS = (
     "run",
+    "check",
     "tasks",
     "doctor",
     "queue info",
