@@ -56,6 +56,7 @@ FLOORS: dict[str, list[str]] = {
         "wire.publisher",
         "wire.consumer",
         "wire.declare",
+        "wire.plugin",
         "wire.declarer",
         "wire.reading",
         "wire.attempts",

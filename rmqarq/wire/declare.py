@@ -111,6 +111,23 @@ async def count(connection: Connection, queue: str) -> int | None:
     return None if found is None else found.ready
 
 
+async def has_exchange(connection: Connection, name: str) -> bool:
+    """Look whether there is an exchange of that name, of whatever type.
+
+    Raises:
+        ConnectionLost: The link broke.
+    """
+    try:
+        async with _throw_away(connection) as channel:
+            declared = channel.exchange_declare(name, passive=True)
+            await connection.call(declared)
+    except ChannelRefused as error:
+        if error.code == 404:
+            return False
+        raise explained(error, name) from error
+    return True
+
+
 async def purge(connection: Connection, queue: str) -> int | None:
     """Delete the ready messages of a queue; `None` if there is no such queue.
 
