@@ -58,7 +58,8 @@ class Overview(Struct, frozen=True):
         broker: Who was asked.
         prefix: The prefix.
         queues: The queues.
-        delayed: Jobs that wait for their time.
+        delayed: Jobs that wait for their time on the ladder.
+        plugin: Whether the delayed-message plugin may hold more, uncounted.
         lost: Messages that were due for a queue that is gone.
     """
 
@@ -66,6 +67,7 @@ class Overview(Struct, frozen=True):
     prefix: str
     queues: tuple[QueueInfo, ...]
     delayed: int
+    plugin: bool
     lost: int
 
 
@@ -123,6 +125,7 @@ class Admin:
             prefix=self._settings.prefix,
             queues=tuple([await self._info(connection, each) for each in queues]),
             delayed=sum(counts),
+            plugin=await declare.has_exchange(connection, self._names.delayed),
             lost=await declare.count(connection, self._names.lost) or 0,
         )
 

@@ -55,6 +55,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         queue_type: `quorum` (replicated, the default) or `classic`.
         max_priority: Declares classic queues with `x-max-priority`.
         declare: `active` creates what is missing; `passive` only checks.
+        delays: `ladder` waits in queues, `plugin` in the delayed-message plugin;
+            `auto` takes the plugin where the broker has it.
         serializer: `json` or `msgpack`, for what this App sends.
         concurrency: Jobs a worker runs at the same time, per process.
         prefetch: Unfinished messages the broker may send per queue;
@@ -102,6 +104,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     queue_type: Literal["quorum", "classic"] = "quorum"
     max_priority: Annotated[int, Meta(ge=1, le=255)] | None = None
     declare: Literal["active", "passive"] = "active"
+    delays: Literal["auto", "ladder", "plugin"] = "auto"
     serializer: Literal["json", "msgpack"] = "json"
     concurrency: Positive = 100
     prefetch: Annotated[int, Meta(ge=1, le=65535)] | None = None
@@ -192,6 +195,7 @@ class SettingsFields(TypedDict, total=False):
     queue_type: Literal["quorum", "classic"]
     max_priority: int | None
     declare: Literal["active", "passive"]
+    delays: Literal["auto", "ladder", "plugin"]
     serializer: Literal["json", "msgpack"]
     concurrency: int
     prefetch: int | None

@@ -25,6 +25,20 @@ if os.environ.get("RMQARQ_TEST_UVLOOP") == "1":
     BACKENDS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud what was not tested because nobody offered the plugin it takes."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    missing = [
+        each for each in skipped if "no delayed-message plugin" in str(each.longrepr)
+    ]
+    if missing:
+        terminalreporter.section("not tested", yellow=True)
+        terminalreporter.line(
+            f"delays by the delayed-message plugin ({len(missing)} tests): set"
+            " RMQARQ_TEST_DELAYED_PLUGIN to a directory that has it"
+        )
+
+
 @pytest.fixture(scope="session", params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """The event loop of asynchronous tests; RMQARQ_TEST_UVLOOP=1 adds uvloop."""

@@ -59,6 +59,7 @@ FLOORS: dict[str, list[str]] = {
         "wire.publisher",
         "wire.consumer",
         "wire.declare",
+        "wire.plugin",
         "wire.probe",
         "wire.declarer",
         "wire.reading",

@@ -79,6 +79,11 @@ def _show(found: Overview) -> None:
         delayed=found.delayed,
         lost=found.lost,
     )
+    if found.plugin:
+        output.say(
+            "what the delayed-message plugin holds can't be counted: there may be more"
+            " delayed"
+        )
     typer.echo(found.broker)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from rmqarq.url import Endpoint
     from rmqarq.wire.delay import Rung
+    from rmqarq.wire.topology import Binding
 
 T = TypeVar("T")
 
@@ -84,6 +85,8 @@ class Connection:
         id: Unique; the first word of the number of each publish.
         end: Done when the link is lost or closed, with the cause.
         ensured: What has been declared through this connection.
+        plugin: Whether delays go by the delayed-message plugin here; `None` until
+            somebody has looked.
         throwing_away: Held while a throw-away channel is open.
         frame_max: The largest frame, in bytes; 0 means no limit.
         endpoint: The broker it leads to.
@@ -97,7 +100,8 @@ class Connection:
         loop = asyncio.get_running_loop()
         self.id = secrets.token_hex(4)
         self.end: asyncio.Future[str] = loop.create_future()
-        self.ensured: set[str | Rung] = set()
+        self.ensured: set[str | Rung | Binding] = set()
+        self.plugin: bool | None = None
         self.throwing_away = asyncio.Lock()
         self.frame_max = int(amqp.connection_tune.frame_max or 0)
         self.tap = protocol

@@ -101,7 +101,7 @@ async def depth(connection: Connection, queue: str) -> Depth | None:
 
 
 async def has_exchange(connection: Connection, exchange: str) -> bool:
-    """Look whether there is an exchange, and change nothing.
+    """Look whether there is an exchange, of whatever type, and change nothing.
 
     Raises:
         AccessRefused: The user may not look at it.

@@ -7,6 +7,8 @@ sets none, and tries those of its `CC` header ("sender-selected distribution") t
 the target queue travels as routing key and the rungs in `CC`, and at each ladder
 exchange at most one key matches. Where none does, the alternate exchange passes the
 message on, at last to `due`, where the target's own key matches.
+
+Where the broker has the delayed-message plugin, a delay may be a header instead.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ UNIT = 0.1
 DECADES = 9
 LONGEST = (10**DECADES - 1) * UNIT
 """The longest delay of one trip: 3.17 years. Longer ones are cut and sent on."""
+
+
+LONGEST_TIMER = 2**32 - 1
+"""The plugin's own limit in milliseconds, 49.7 days: what is beyond it, or no positive
+integer, it delivers at once (its source, `rabbit_exchange_type_delayed_message`)."""
 
 
 class Rung(Struct, frozen=True, order=True):
@@ -84,6 +91,15 @@ def plan(delay: float, names: Names) -> DelayPlan:
         rungs=rungs,
         delay=sum(rung.ttl_ms for rung in rungs) / 1000,
     )
+
+
+def timer(delay: float) -> int | None:
+    """Give the plugin's `x-delay` in milliseconds; `None` if it can't wait so long.
+
+    Rounds up, so that nothing is early.
+    """
+    ms = max(1, math.ceil(round(delay * 1000, 3)))
+    return ms if ms <= LONGEST_TIMER else None
 
 
 def every_rung() -> list[Rung]:

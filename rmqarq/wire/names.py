@@ -26,6 +26,11 @@ class Names(Struct, frozen=True):
         """The exchange and queue for what was due for a queue that is gone."""
         return f"{self.prefix}.lost"
 
+    @property
+    def delayed(self) -> str:
+        """The exchange of the delayed-message plugin, where the broker has it."""
+        return f"{self.prefix}.delayed"
+
     def ladder(self, decade: int) -> str:
         """The exchange before the rungs of a decade; below 0 it is `due`."""
         return self.due if decade < 0 else f"{self.prefix}.delay.{decade}"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from rmqarq.wire.delay import Rung, plan
+from rmqarq.wire.delay import Rung, plan, timer
+from rmqarq.wire.names import Names
 from rmqarq.wire.properties import NO_HEADERS, Header, Template, template
-
-if TYPE_CHECKING:
-    from rmqarq.wire.names import Names
+from rmqarq.wire.topology import Binding, delayed_binding
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -23,14 +21,16 @@ class Publication(Struct, frozen=True, gc=False):
         routing_key: Under which key.
         template: Its properties, but for the number of the publish.
         body: The payload.
-        needs: The queues (by name) and rungs that must have been declared before.
+        needs: The queues (by name), rungs and bindings that must be there before.
+        mandatory: Whether the broker returns it when no queue takes it at once.
     """
 
     exchange: str
     routing_key: str
     template: Template
     body: bytes
-    needs: tuple[str | Rung, ...]
+    needs: tuple[str | Rung | Binding, ...]
+    mandatory: bool = True
 
 
 class Letter(Struct, frozen=True, kw_only=True, gc=False):
@@ -73,6 +73,39 @@ class Letter(Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
+class Delayed(Publication, frozen=True, kw_only=True, gc=False):
+    """One that waits: it is written for the ladder, and the plugin may have it.
+
+    Args:
+        letter: What to send.
+        delay: After how many seconds.
+        names: The names of the ladder and of the plugin's exchange.
+    """
+
+    letter: Letter
+    delay: float
+    names: Names
+
+    def by_plugin(self) -> Publication:
+        """Write it for the plugin, unless it waits longer than that can.
+
+        Not `mandatory`: the plugin answers "no route" to what it has taken.
+        """
+        ms = timer(self.delay)
+        if ms is None:
+            return self
+        binding = delayed_binding(self.routing_key, self.names)
+        ready = self.letter.template({**self.letter.headers, "x-delay": ms})
+        return Publication(
+            self.names.delayed,
+            self.routing_key,
+            ready,
+            self.body,
+            (self.needs[0], binding),
+            mandatory=False,
+        )
+
+
 def immediate(letter: Letter, queue: str, *, home: str | None = None) -> Publication:
     """Send straight to a queue through the default exchange.
 
@@ -90,14 +123,14 @@ def immediate(letter: Letter, queue: str, *, home: str | None = None) -> Publica
 
 def delayed(
     letter: Letter, queue: str, delay: float, names: Names, *, home: str | None = None
-) -> Publication:
-    """Send through the delay ladder.
+) -> Delayed:
+    """Send to wait in the broker: on the delay ladder, or in the plugin.
 
     Args:
         letter: What to send.
         queue: Where it shall arrive.
-        delay: After how many seconds, rounded up to 100 ms.
-        names: The names of the ladder.
+        delay: After how many seconds; the ladder rounds up to 100 ms.
+        names: The names of the ladder and of the plugin's exchange.
         home: The work queue that `queue` belongs to and is declared with.
 
     Raises:
@@ -105,5 +138,13 @@ def delayed(
     """
     way = plan(delay, names)
     ready = letter.template({**letter.headers, "CC": way.cc})
-    needs: tuple[str | Rung, ...] = (home or queue, *way.rungs)
-    return Publication(way.exchange, queue, ready, letter.body, needs)
+    return Delayed(
+        way.exchange,
+        queue,
+        ready,
+        letter.body,
+        (home or queue, *way.rungs),
+        letter=letter,
+        delay=delay,
+        names=names,
+    )

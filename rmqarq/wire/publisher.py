@@ -188,7 +188,8 @@ class PublishChannel:
         if method is None:
             if len(self._routes) >= KNOWN_ROUTES:
                 self._routes.clear()
-            method = frames.publish_method(self._number, *route, mandatory=True)
+            mandatory = publication.mandatory  # the same for all of one exchange
+            method = frames.publish_method(self._number, *route, mandatory=mandatory)
             self._routes[route] = method
         return method
 

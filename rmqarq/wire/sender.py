@@ -18,6 +18,7 @@ from rmqarq.errors import (
 from rmqarq.wire import declare
 from rmqarq.wire.attempts import Attempts
 from rmqarq.wire.connection import ChannelRefused
+from rmqarq.wire.declarer import by_plugin
 from rmqarq.wire.publisher import PublishChannel
 
 if TYPE_CHECKING:
@@ -67,17 +68,21 @@ class Sender:
         self, batch: Sequence[Publication], deadline: float
     ) -> dict[int, RmqarqError]:
         channel = self._channel
+        ready = batch
+        if channel is not None and channel.connection.plugin:
+            ready = by_plugin(batch)
         try:
-            if channel is None or not self._ready(channel, batch):
-                channel = await self._make_ready(batch, deadline)
+            if channel is None or not self._ready(channel, ready):
+                channel, ready = await self._make_ready(batch, deadline)
         except TransportError as error:
             if isinstance(error, ConnectionLost):
                 error.unsent = True
             return dict.fromkeys(range(len(batch)), error)
-        receipt = channel.send(batch, deadline)
+        receipt = channel.send(ready, deadline)
         await receipt.done
         if receipt.errors:
             self._doubt(channel, receipt.errors)
+            self._declarer.learn(channel.connection, receipt.errors.values())
         return receipt.errors
 
     def _doubt(self, channel: PublishChannel, errors: dict[int, RmqarqError]) -> None:
@@ -102,20 +107,23 @@ class Sender:
 
     async def _make_ready(
         self, batch: Sequence[Publication], deadline: float
-    ) -> PublishChannel:
-        """Give a channel on which the batch may be sent in this very step."""
-        needs = {name for each in batch for name in each.needs}
+    ) -> tuple[PublishChannel, Sequence[Publication]]:
+        """Give a channel on which the batch may be sent in this very step.
+
+        Returns:
+            The channel, and the batch as it is written for the broker it leads to.
+        """
         while True:
             channel = await self._open_channel(deadline)
-            if not channel.connection.ensured >= needs:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await self._declarer.ensure(channel.connection, needs)
-                except TimeoutError:
-                    raise channel.too_late(sent=False) from None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    ready = await self._declarer.prepare(channel.connection, batch)
+            except TimeoutError:
+                raise channel.too_late(sent=False) from None
             await channel.wait_for_room(len(batch), deadline)
+            needs = {need for each in ready for need in each.needs}
             if channel.usable and channel.connection.ensured >= needs:
-                return channel
+                return channel, ready
 
     async def _open_channel(self, deadline: float) -> PublishChannel:
         channel = self._channel
@@ -203,7 +211,7 @@ class Sender:
         self, publication: Publication, deadline: float
     ) -> RmqarqError | None:
         try:
-            usual = await self._make_ready((publication,), deadline)
+            usual, ready = await self._make_ready((publication,), deadline)
             async with asyncio.timeout_at(deadline):
                 opened = await usual.connection.channel(confirms=True)
         except TimeoutError:
@@ -211,7 +219,8 @@ class Sender:
         except RmqarqError as error:
             return error
         channel = PublishChannel(usual.connection, opened)
-        receipt = channel.send((publication,), deadline)
+        receipt = channel.send(ready, deadline)
         await receipt.done
         channel.retire()
+        self._declarer.learn(usual.connection, receipt.errors.values())
         return receipt.errors.get(0)

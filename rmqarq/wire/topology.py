@@ -125,6 +125,19 @@ def ladder(names: Names) -> Topology:
     )
 
 
+def delayed(names: Names) -> Topology:
+    """The exchange of the delayed-message plugin; it keeps to no alternate exchange."""
+    arguments = {"x-delayed-type": "direct"}
+    return Topology(
+        exchanges=(Exchange(names.delayed, "x-delayed-message", arguments),)
+    )
+
+
+def delayed_binding(queue: str, names: Names) -> Binding:
+    """What leads from the plugin's exchange to a queue."""
+    return Binding(queue, names.delayed, queue)
+
+
 def rung(rung: Rung, names: Names) -> Topology:
     """One rung: no `x-expires` (it would drop jobs), no dead-letter routing key."""
     name = names.rung(rung.label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import ConnectionFailed, RmqarqError
+from rmqarq.errors import ConnectionFailed, RmqarqError, TransportError
 from rmqarq.url import parse_urls
 from rmqarq.wire import declare
 from rmqarq.wire.connection import ChannelRefused
@@ -15,6 +15,7 @@ from rmqarq.wire.delay import every_rung
 from rmqarq.wire.link import Link
 from rmqarq.wire.names import Names
 from rmqarq.wire.sender import Sender
+from rmqarq.wire.topology import Binding, delayed_binding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CHUNK = 500
 IN_FLIGHT = 2
 CLOSE_GRACE, POLL = 5.0, 0.01
+PROBES, PROBE_PAUSE = 3, 0.3
 
 
 class Transport:
@@ -78,6 +80,33 @@ class Transport:
             ConfigurationError: A broker was reached and refuses us.
         """
         await self._publish_link.connection(deadline)
+
+    async def choose_delays(self, deadline: float | None = None) -> bool:
+        """Find out, as a starting worker, who keeps delayed messages.
+
+        Returns:
+            Whether it is the delayed-message plugin, and not the ladder.
+
+        Raises:
+            ConnectionFailed: No broker could be reached before the deadline.
+            ConfigurationError: The plugin is asked for, and there is none.
+        """
+        problem: TransportError | None = None
+        for _ in range(PROBES):
+            connection = await self._publish_link.connection(deadline)
+            try:
+                return await self._declarer.choose(connection)
+            except TransportError as error:
+                problem = error
+            await asyncio.sleep(PROBE_PAUSE)
+        self._declarer.forgo(problem)
+        return False
+
+    @property
+    def by_plugin(self) -> bool:
+        """Whether delays go by the plugin at present, as far as anybody has looked."""
+        current = self._publish_link.current
+        return current is not None and bool(current.plugin)
 
     async def server_version(self, deadline: float | None = None) -> tuple[int, ...]:
         """Give the version of the broker we publish to, such as `(3, 10, 8)`.
@@ -174,7 +203,10 @@ class Transport:
             ConfigurationError: The broker refuses; trying again will not help.
         """
         connection = await self._consume_link.connection()
-        await self._declarer.ensure(connection, (source.home,))
+        needs: list[str | Binding] = [source.home]
+        if await self._declarer.uses_plugin(connection):
+            needs.append(delayed_binding(source.queue, self._names))
+        await self._declarer.ensure(connection, needs)
         if source.suspect and self._settings.declare == "passive":
             await declare.require(connection, source.queue)
         channel = await connection.channel()
@@ -185,7 +217,7 @@ class Transport:
             consumer.discard()
             raise
         except ChannelRefused as error:
-            connection.ensured.discard(source.home)
+            connection.ensured.difference_update(needs)
             raise declare.explained(error, source.queue) from error
         return consumer
 

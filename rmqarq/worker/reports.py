@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from rmqarq.errors import Phrase
+from rmqarq.wire.names import Names
 from rmqarq.worker.executor import timeout_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,19 @@ def hello(app: App[Any], queues: Sequence[str], settings: Settings) -> None:
     )
     for task in app.tasks.values():
         _warn_of_consumer_timeout(task, app.queue_of(task), settings)
+
+
+def warn_of_plugin(settings: Settings) -> None:
+    """Say what delays by the plugin do not promise; loudly if nobody asked for them."""
+    log.log(
+        logging.INFO if settings.delays == "plugin" else logging.WARNING,
+        "delays go by the delayed-message plugin, which promises less than the ladder:"
+        " it keeps one copy on one node, loses confirmed jobs when that node is killed,"
+        " drops a job without a word when its queue is gone or not bound to"
+        " %(exchange)s, and is no longer maintained; delays='ladder' (RMQARQ_DELAYS)"
+        " does without it",
+        {"exchange": Names(settings.prefix).delayed},
+    )
 
 
 def farewell(ending: Ending | None, stats: Stats) -> None:

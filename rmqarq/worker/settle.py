@@ -26,6 +26,7 @@ from rmqarq.outcome import (
     Retried,
     Succeeded,
 )
+from rmqarq.wire.delay import Rung, timer
 from rmqarq.wire.names import Names, suspect_lane
 from rmqarq.wire.properties import Header, PropertyError
 from rmqarq.wire.publication import Letter, Publication, delayed, immediate
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
     from rmqarq.wire.codec import Codec, Decoded
-    from rmqarq.wire.delay import Rung
     from rmqarq.wire.transport import Transport
     from rmqarq.worker.history import Detour
     from rmqarq.worker.metrics import Fate, Metrics
@@ -53,6 +53,9 @@ PAUSE, LONGEST_PAUSE = 1.0, 30.0
 WRITTEN_DOWN = 0.3
 """Seconds until a counted message comes again: if it kills its worker, the ack of the
 uncounted one must have been sent long before."""
+UNSEEN = 0.75
+"""Seconds more until a delay by the plugin is taken for over: what the plugin holds
+can't be counted, and 5 000 due at once came 0.15 s late (measured on 3.10)."""
 TURNED_AWAY = ("expired", "undecodable", "unknown task")
 FAILED_FOR_GOOD = ("retries used up", "rejected", "not retryable", "crashed")
 
@@ -305,10 +308,13 @@ class Settler:
         return delayed(letter, delivery.queue, delay, self._names, home=home)
 
     def _expect(self, publication: Publication, delay: float) -> None:
-        self.horizon = max(self.horizon, asyncio.get_running_loop().time() + delay)
-        self.rungs.update(
-            each for each in publication.needs if not isinstance(each, str)
-        )
+        due = asyncio.get_running_loop().time() + delay
+        if self._transport.by_plugin and timer(delay) is not None:
+            due += UNSEEN
+        else:
+            rungs = (each for each in publication.needs if isinstance(each, Rung))
+            self.rungs.update(rungs)
+        self.horizon = max(self.horizon, due)
 
     def _obituary(
         self, run: Run, message: Message | None, outcome: DeadLettered

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from rmqarq.errors import ConnectionFailed, RmqarqError
+from rmqarq.errors import ConfigurationError, ConnectionFailed, RmqarqError
 from rmqarq.loader import path_of, refuse_while_importing
 from rmqarq.middleware import call_hooks
 from rmqarq.stats import Stats
@@ -178,10 +178,23 @@ class Worker:
             deadline = self._now() + self.settings.publish_deadline
         try:
             await self._unless_stopped(self.app.transport.connect(deadline))
+            await self._unless_stopped(self._choose_delays(deadline))
         except ConnectionFailed as error:
             log.error("%(problem)s", {"problem": error})  # noqa: TRY400
             self._request("broker unreachable")
         return not self._stop.is_set()
+
+    async def _choose_delays(self, deadline: float | None) -> None:
+        """Find out who keeps delayed messages, and say what the plugin does not."""
+        settings = self.settings
+        if not await self.app.transport.choose_delays(deadline):
+            return
+        if settings.burst and settings.wait_delayed:
+            raise ConfigurationError(
+                "wait_delayed can't wait for what the delayed-message plugin holds: it"
+                " can't be counted; choose delays='ladder', or leave wait_delayed out"
+            )
+        reports.warn_of_plugin(settings)
 
     async def _serve(self, state: Any, monitor: Monitor) -> None:
         transport = self.app.transport

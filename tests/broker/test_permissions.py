@@ -80,7 +80,11 @@ TO_OPERATE: list[tuple[str, Kind, str]] = [
     ("operator", "write", "amq.default"),
     ("operator", "read", "mails_dlq"),
 ]
-IN_THE_SHOP = [*TO_SEND, *TO_CONSUME, *TO_FOLLOW_UP, *TO_OPERATE]
+TO_USE_THE_PLUGIN: list[tuple[str, Kind, str]] = [
+    ("planner", "write", "rmqarq.delayed"),
+    ("planner", "read", "rmqarq.delayed"),
+]
+IN_THE_SHOP = [*TO_SEND, *TO_CONSUME, *TO_FOLLOW_UP, *TO_OPERATE, *TO_USE_THE_PLUGIN]
 
 
 class Permissions(NamedTuple):
@@ -111,7 +115,18 @@ def documented() -> dict[str, Permissions]:
     return found
 
 
+def with_plugin(permissions: Permissions) -> Permissions:
+    """Allow the plugin's exchange as the page says it."""
+    found = re.search(r"write `(\S+)`\s+in\s+place\s+of\s+`(delay\S+)`", TEXT)
+    assert found
+    more, less = found.groups()
+    assert all(less in each for each in permissions)
+    return Permissions(*(each.replace(less, more) for each in permissions))
+
+
+TEXT = PAGE.read_text("utf-8")
 DOCUMENTED = documented()
+DOCUMENTED["planner"] = with_plugin(DOCUMENTED["maker"])
 
 
 def definitions() -> dict[str, list[dict[str, Any]]]:
@@ -357,6 +372,32 @@ async def test_a_worker_that_may_not_write_says_so_and_loses_nothing(
     assert f"'{name}'" in caplog.text
     assert worker.stats.dead_lettered == 0
     await wait_for_count(site.url(), QUEUE, ready=1)
+
+
+@pytest.mark.parametrize(
+    ("user", "by_plugin"),
+    [
+        ("planner", True),
+        *((f"{user}-{kind}-{name}", False) for user, kind, name in TO_USE_THE_PLUGIN),
+        ("maker", False),
+        ("sender", False),
+    ],
+)
+async def test_without_a_permission_for_the_plugins_exchange_delays_take_the_ladder(
+    site: Site, user: str, by_plugin: bool
+) -> None:
+    """A plain exchange stands for the plugin's: what is sent there comes at once."""
+    name = "rmqarq.delayed"
+    async with channel_to(site.url()) as channel:
+        await channel.exchange_declare(name, exchange_type="direct", durable=True)
+    try:
+        async with make(site.url(user), "active") as app:
+            await app.tasks["done"].defer(0.2)
+            assert app.transport.by_plugin is by_plugin
+        await wait_for_count(site.url(), QUEUE, ready=1)
+    finally:
+        async with channel_to(site.url()) as channel:
+            await channel.exchange_delete(name)
 
 
 async def die(site: Site) -> None:

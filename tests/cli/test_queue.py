@@ -92,6 +92,19 @@ class TestInfo:
         assert table[1].split() == [place.queue, "3", "0", "1", "4"]
         assert table[4].endswith(": 5 delayed, 1 lost")
 
+    async def test_it_says_where_the_plugin_may_hold_more(self, place: Place) -> None:
+        """A plain exchange stands for the plugin's: it is the name that counts."""
+        await place.fill(1)
+        assert "can't be counted" not in said(place.run("info", "jobs:app"))
+        name = f"{place.app.settings.prefix}.delayed"
+        async with channel_to(place.url) as channel:
+            await channel.exchange_declare(name, durable=True)
+            done = place.run("info", "jobs:app")
+            as_json = place.run("info", "jobs:app", "--json")
+            await channel.exchange_delete(name)
+        assert "what the delayed-message plugin holds can't be counted" in said(done)
+        assert json.loads(as_json.stdout)["plugin"] is True
+
     async def test_without_an_app_the_flags_say_what_is_meant(
         self, place: Place
     ) -> None:

@@ -44,7 +44,6 @@ COMMAND_LINE = """
 """
 
 HERE = {
-    "the delayed-message plugin": lambda: "delays" in Settings.__struct_fields__,
     "health checks": lambda: "health_port" in Settings.__struct_fields__,
     "foreign messages": lambda: hasattr(App, "consume"),
     "more processes": lambda: "--processes" in flags(),

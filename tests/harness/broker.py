@@ -49,6 +49,8 @@ disk_free_limit.absolute = 50MB
 log.file = false
 log.console = true
 """
+# a shell reads it: beside the directory that RabbitMQ would take by itself
+FURTHER_PLUGINS = 'PLUGINS_DIR="${{RABBITMQ_HOME}}/plugins:{}"\n'
 # quorum queues refresh the figures of list_queues on their tick (5 s by default)
 ADVANCED_CONFIG = """\
 [{rabbit, [
@@ -113,6 +115,8 @@ class Broker:
     Args:
         name: Of the node; unique if not given.
         config: Further lines of rabbitmq.conf.
+        plugins: A directory of plugins that RabbitMQ does not bring along.
+        enabled: The names of those to be enabled.
         peer: A running node whose port mapper and cookie this one shares, so that
             the two can form a cluster.
 
@@ -126,11 +130,15 @@ class Broker:
         name: str | None = None,
         *,
         config: str = "",
+        plugins: Path | None = None,
+        enabled: Iterable[str] = (),
         peer: Broker | None = None,
     ) -> None:
         self.name = name or f"rmqarq-{os.getpid()}-{next(_numbers)}"
         self.node = f"{self.name}@localhost"
         self.config = config
+        self._plugins = plugins
+        self._enabled = tuple(enabled)
         self.cookie = peer.cookie if peer else f"{random.getrandbits(128):032x}"
         self._peer = peer
         self.port, self._distribution_port, self._epmd_port = free_ports(3)
@@ -245,6 +253,10 @@ class Broker:
         text = self.ctl("list_queues", "-q", "--formatter", "json", "name", *columns)
         return {row.pop("name"): row for row in json.loads(text)}
 
+    def enable(self, *plugins: str) -> None:
+        """Enable these plugins, and no others, from the next start on."""
+        (self.home / "enabled_plugins").write_text(plugin_list(plugins))
+
     def stop_app(self) -> None:
         """Stop RabbitMQ inside the node, which closes connections politely."""
         self.ctl("stop_app")
@@ -272,8 +284,10 @@ class Broker:
         files = {
             "rabbitmq.conf": RABBITMQ_CONF.format(port=self.port) + self.config,
             "advanced.config": ADVANCED_CONFIG,
-            "enabled_plugins": "[].\n",
-            "rabbitmq-env.conf": "",
+            "enabled_plugins": plugin_list(self._enabled),
+            "rabbitmq-env.conf": FURTHER_PLUGINS.format(self._plugins)
+            if self._plugins
+            else "",
             ".erlang.cookie": self.cookie,
         }
         for name, text in files.items():
@@ -375,6 +389,11 @@ class Broker:
     def _stop_at_exit(self) -> None:
         if os.getpid() == self._owner:  # not in a forked child
             self.stop()
+
+
+def plugin_list(names: Iterable[str]) -> str:
+    """Write the list of enabled plugins as RabbitMQ reads it: an Erlang term."""
+    return f"[{','.join(names)}].\n"
 
 
 def find_scripts() -> Path:

@@ -126,6 +126,19 @@ def test_a_rung_holds_for_its_time_and_passes_on_one_decade_down() -> None:
     )
 
 
+def test_the_plugins_exchange_passes_on_to_queues_of_their_own_name() -> None:
+    """No alternate exchange: all that is delayed would go there at once."""
+    assert topology.delayed(NAMES) == Topology(
+        exchanges=(
+            Exchange(
+                "rmqarq.delayed", "x-delayed-message", {"x-delayed-type": "direct"}
+            ),
+        )
+    )
+    binding = Binding("mail", "rmqarq.delayed", "mail")
+    assert topology.delayed_binding("mail", NAMES) == binding
+
+
 def test_the_lowest_rungs_pass_on_to_the_last_hop() -> None:
     for rung in every_rung()[:9]:
         (queue,) = topology.rung(rung, NAMES).queues
