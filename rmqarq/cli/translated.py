@@ -45,6 +45,8 @@ COMPLAINTS = (
     "Missing parameter: {name}",
     "No such command {name}. Did you mean {names}?",
     "No such command {name}.",
+    "No such option {name}. Did you mean {names}?",
+    "No such option {name}.",
     "No such option: {name} (Possible options: {names})",
     "No such option: {name} Did you mean {names}?",
     "No such option: {name}",

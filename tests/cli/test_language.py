@@ -64,6 +64,7 @@ def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = [(each, each.level) for each in loggers]
     yield
     output.asked_for.reset(token)
+    sys.modules.pop("day", None)
     for logger, level in before:
         logger.setLevel(level)
 
@@ -73,7 +74,6 @@ def printed(
 ) -> str:
     """Run the program in this process, to its end, and give all that it printed."""
     monkeypatch.setattr(sys, "argv", ["rmqarq", *args])
-    monkeypatch.setattr(sys, "stdout", sys.stdout)
     with pytest.raises(SystemExit):
         main()
     shown = capsys.readouterr()
@@ -229,6 +229,7 @@ def test_a_day_in_chinese(
     assert english_in(log) == []
 
     monkeypatch.chdir(cwd)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("LANG", "zh_TW")
     monkeypatch.setenv("RMQARQ_URL", broker.url)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
