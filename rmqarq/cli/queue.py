@@ -79,7 +79,8 @@ def _show(found: Overview) -> None:
         delayed=found.delayed,
         lost=found.lost,
     )
-    typer.echo(found.broker)
+    broker, _, endpoint = found.broker.partition(" at ")
+    output.say("{broker} at {endpoint}", broker=broker, endpoint=endpoint)
 
 
 async def _overview(settings: Settings, queues: tuple[str, ...]) -> Overview:
