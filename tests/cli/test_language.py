@@ -97,12 +97,20 @@ def test_the_help_of_every_command_is_chinese(
     shown = printed(*args, monkeypatch=monkeypatch, capsys=capsys)
     assert shown.startswith("用法：")
     assert english_in(shown) == []
-    assert "--language" in shown
+    assert re.search("^  --language ", shown, re.MULTILINE)
     for line in shown.splitlines():
         assert output.width(line) <= 80
         assert not re.match(r"\s*[，。；：、）]", line)
         if line.startswith("  ") and "  " in line.strip():
             assert re.search("[\u4e00-\u9fff]", line), line
+
+
+def test_a_list_of_commands_has_the_first_sentence_of_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("--language", "zh", "--help")
+    shown = printed(*args, monkeypatch=monkeypatch, capsys=capsys)
+    assert "  tasks  显示 MODULE:APP 中 App 的任务\n" in shown
 
 
 COMPLAINTS = (
