@@ -84,7 +84,8 @@ def _show(found: Overview) -> None:
             "what the delayed-message plugin holds can't be counted: there may be more"
             " delayed"
         )
-    typer.echo(found.broker)
+    broker, _, endpoint = found.broker.partition(" at ")
+    output.say("{broker} at {endpoint}", broker=broker, endpoint=endpoint)
 
 
 async def _overview(settings: Settings, queues: tuple[str, ...]) -> Overview:

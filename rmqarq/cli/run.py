@@ -18,6 +18,7 @@ from rmqarq.worker import Worker
 from rmqarq.worker.event_loop import run_to_the_end
 
 if TYPE_CHECKING:
+    from rmqarq.app import App
     from rmqarq.settings import Settings
 
 
@@ -106,32 +107,36 @@ def run(  # noqa: PLR0913 - one parameter a flag
     permissions; 4 a burst cut short, or no broker in a burst; 5 dead letters with
     --fail-on-dead; 130 or 143 forced by a second signal.
     """
-    with logs.held(output.language()):
-        found = load(app)
-        settings = _replaced(
-            found.settings,
-            {
-                "burst": burst or None,
-                "burst_timeout": burst_timeout,
-                "burst_check_interval": burst_check_interval,
-                "burst_wait": False if no_wait_tasks else None,
-                "wait_delayed": wait_delayed or None,
-                "url": url,
-                "prefetch": prefetch_count,
-                "concurrency": concurrency,
-                "max_jobs": max_jobs,
-                "fail_on_dead": fail_on_dead or None,
-                "log_level": log_level.upper() if log_level else None,
-                "log_format": log_format,
-                "language": output.asked_for.get(),
-                "shutdown_grace": shutdown_grace,
-                "health_port": health_port,
-            },
-        )
-        logs.set_up(settings.log_level, settings.language, settings.log_format)
+    flags: dict[str, Any] = {
+        "burst": burst or None,
+        "burst_timeout": burst_timeout,
+        "burst_check_interval": burst_check_interval,
+        "burst_wait": False if no_wait_tasks else None,
+        "wait_delayed": wait_delayed or None,
+        "url": url,
+        "prefetch": prefetch_count,
+        "concurrency": concurrency,
+        "max_jobs": max_jobs,
+        "fail_on_dead": fail_on_dead or None,
+        "log_level": log_level.upper() if log_level else None,
+        "log_format": log_format,
+        "shutdown_grace": shutdown_grace,
+        "health_port": health_port,
+    }
+    found, settings = _prepared(app, flags)
     worker = Worker(found, settings, queues=queue or (), path=app)
     run_to_the_end(partial(_work, worker))
     raise typer.Exit(_exit_code(worker))
+
+
+def _prepared(path: str, flags: dict[str, Any]) -> tuple[App[Any], Settings]:
+    """Load the App, and set up the log as flags and settings want it."""
+    with logs.held(output.language()):
+        found = load(path)
+        given = {**flags, "language": output.asked_for.get()}
+        settings = _replaced(found.settings, given)
+        logs.set_up(settings.log_level, settings.language, settings.log_format)
+    return found, settings
 
 
 def _replaced(settings: Settings, flags: dict[str, Any]) -> Settings:

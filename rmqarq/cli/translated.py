@@ -45,6 +45,8 @@ COMPLAINTS = (
     "Missing parameter: {name}",
     "No such command {name}. Did you mean {names}?",
     "No such command {name}.",
+    "No such option {name}. Did you mean {names}?",
+    "No such option {name}.",
     "No such option: {name} (Possible options: {names})",
     "No such option: {name} Did you mean {names}?",
     "No such option: {name}",
@@ -152,9 +154,6 @@ def _translate(command: Any) -> None:
         command.help = output.translated(inspect.cleandoc(command.help))
         # the parser would cut at the first full stop, and knows the English one only
         command.short_help = re.split(r"。|\n\n", command.help, maxsplit=1)[0]
-    for each in command.params:
-        if getattr(each, "help", None):
-            each.help = output.translated(each.help)
 
 
 @cache
@@ -206,7 +205,7 @@ class _Wording:
 
 
 def _meaning(text: str) -> str:
-    """Translate what the parser has added to a help text: `[default: 3; required]`."""
+    """Translate a help text and what the parser has added: `[default: 3; required]`."""
     found = re.fullmatch(r"(.*?)(?:  )?\[([^\[\]]+)\]", text, re.DOTALL)
     if found is None:
         return output.translated(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import ConnectionFailed, RmqarqError, TransportError
+from rmqarq.errors import ConnectionFailed, Phrase, RmqarqError, TransportError
 from rmqarq.url import parse_urls
 from rmqarq.wire import declare
 from rmqarq.wire.connection import ChannelRefused
@@ -125,7 +125,11 @@ class Transport:
         if current is None:
             return "-"
         version = ".".join(map(str, current.server_version))
-        return f"RabbitMQ {version} at {current.endpoint}"
+        return Phrase(
+            "RabbitMQ {version} at {endpoint}",
+            version=version,
+            endpoint=current.endpoint,
+        )
 
     async def publish(self, publication: Publication, deadline: float) -> None:
         """Publish one message and wait until the broker has stored it.

@@ -64,6 +64,7 @@ def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = [(each, each.level) for each in loggers]
     yield
     output.asked_for.reset(token)
+    sys.modules.pop("day", None)
     for logger, level in before:
         logger.setLevel(level)
 
@@ -73,7 +74,6 @@ def printed(
 ) -> str:
     """Run the program in this process, to its end, and give all that it printed."""
     monkeypatch.setattr(sys, "argv", ["rmqarq", *args])
-    monkeypatch.setattr(sys, "stdout", sys.stdout)
     with pytest.raises(SystemExit):
         main()
     shown = capsys.readouterr()
@@ -97,12 +97,20 @@ def test_the_help_of_every_command_is_chinese(
     shown = printed(*args, monkeypatch=monkeypatch, capsys=capsys)
     assert shown.startswith("用法：")
     assert english_in(shown) == []
-    assert "--language" in shown
+    assert re.search("^  --language ", shown, re.MULTILINE)
     for line in shown.splitlines():
         assert output.width(line) <= 80
         assert not re.match(r"\s*[，。；：、）]", line)
         if line.startswith("  ") and "  " in line.strip():
             assert re.search("[\u4e00-\u9fff]", line), line
+
+
+def test_a_list_of_commands_has_the_first_sentence_of_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("--language", "zh", "--help")
+    shown = printed(*args, monkeypatch=monkeypatch, capsys=capsys)
+    assert "  tasks  显示 MODULE:APP 中 App 的任务\n" in shown
 
 
 COMPLAINTS = (
@@ -229,6 +237,7 @@ def test_a_day_in_chinese(
     assert english_in(log) == []
 
     monkeypatch.chdir(cwd)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("LANG", "zh_TW")
     monkeypatch.setenv("RMQARQ_URL", broker.url)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
