@@ -19,6 +19,7 @@ from rmqarq.errors import (
     OutcomeUnknown,
     PartlyEnqueued,
     QueueFull,
+    QueueMissing,
     Reject,
     Retry,
     RmqarqError,
@@ -27,6 +28,8 @@ from rmqarq.errors import (
     TransportError,
     Unroutable,
 )
+from rmqarq.handler import Handler
+from rmqarq.incoming import Incoming
 from rmqarq.job import Job, JobSpec
 from rmqarq.message import Message
 from rmqarq.middleware import Middleware
@@ -60,6 +63,8 @@ __all__ = [
     "DeadLettered",
     "DecodeError",
     "EncodeError",
+    "Handler",
+    "Incoming",
     "Job",
     "JobSpec",
     "Message",
@@ -69,6 +74,7 @@ __all__ = [
     "OutcomeUnknown",
     "PartlyEnqueued",
     "QueueFull",
+    "QueueMissing",
     "Reject",
     "Released",
     "Retried",

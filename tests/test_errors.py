@@ -30,6 +30,7 @@ TREE: dict[str, list[str]] = {
         "TaskAlreadyRegistered",
         "AppNotFound",
         "TopologyMismatch",
+        "QueueMissing",
         "AccessRefused",
     ],
     "CodecError": ["EncodeError", "DecodeError"],

@@ -113,13 +113,21 @@ def _facts_inside(contents: Contents) -> dict[str, object]:
         return {"unreadable": contents.problem, "body": contents.body}
     return {
         "generation": contents.generation,
+        **_arguments(contents),
+        "headers": json.dumps(dict(contents.headers), ensure_ascii=False)
+        if contents.headers
+        else None,
+    }
+
+
+def _arguments(contents: Contents) -> dict[str, object]:
+    if contents.body is not None:  # of another producer
+        return {"body": contents.body}
+    return {
         "max_retries": contents.max_retries,
         "arguments": json.dumps(contents.args, ensure_ascii=False),
         "by name": json.dumps(contents.kwargs, ensure_ascii=False)
         if contents.kwargs
-        else None,
-        "headers": json.dumps(dict(contents.headers), ensure_ascii=False)
-        if contents.headers
         else None,
     }
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,9 +23,9 @@ from rmqarq.worker.admission import Postponed
 from rmqarq.worker.executor import timeout_of
 
 if TYPE_CHECKING:
+    from rmqarq.handler import Runnable
     from rmqarq.message import Message
     from rmqarq.settings import Settings
-    from rmqarq.task import Task
     from rmqarq.worker.executor import Executor
     from rmqarq.worker.roster import Run
 
@@ -74,7 +74,7 @@ class Isolation:
         self._held = False
 
     async def execute(
-        self, run: Run, task: Task[..., Any], message: Message
+        self, run: Run, task: Runnable, message: Message
     ) -> Outcome | Postponed:
         """Run a job in the isolated process, when it is its turn.
 
@@ -113,7 +113,7 @@ class Isolation:
         await asyncio.gather(*self._leaving)
 
     async def _execute(
-        self, run: Run, task: Task[..., Any], message: Message
+        self, run: Run, task: Runnable, message: Message
     ) -> Outcome | Postponed:
         while True:
             run.deadline = None
@@ -176,7 +176,13 @@ class Isolation:
             asyncio.CancelledError: The run was cancelled; the process is idle or dead.
         """
         delivery = run.delivery
-        order = pipe.Order(delivery.home, delivery.properties, delivery.body)
+        order = pipe.Order(
+            delivery.home,
+            delivery.exchange,
+            delivery.routing_key,
+            delivery.properties,
+            delivery.body,
+        )
         answer = asyncio.ensure_future(child.run(order))
         try:
             return await asyncio.shield(answer)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rmqarq.app import App
+    from rmqarq.handler import Runnable
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
-    from rmqarq.task import Task
     from rmqarq.worker.ending import Ending
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,15 @@ def hello(app: App[Any], queues: Sequence[str], settings: Settings) -> None:
         " %(concurrency)d at a time; %(broker)s",
         {
             "broker": app.transport.broker,
-            "tasks": ", ".join(sorted(app.tasks)) or "-",
+            "tasks": ", ".join(sorted(each.name for each in app.registry)) or "-",
             "queues": ", ".join(queues),
             "concurrency": settings.concurrency,
         },
     )
     for task in app.tasks.values():
         _warn_of_consumer_timeout(task, app.queue_of(task), settings)
+    for handler in app.registry.handlers.values():
+        _warn_of_consumer_timeout(handler, handler.queue, settings)
 
 
 def farewell(ending: Ending | None, stats: Stats) -> None:
@@ -52,9 +54,7 @@ def farewell(ending: Ending | None, stats: Stats) -> None:
     )
 
 
-def _warn_of_consumer_timeout(
-    task: Task[..., Any], queue: str, settings: Settings
-) -> None:
+def _warn_of_consumer_timeout(task: Runnable, queue: str, settings: Settings) -> None:
     """RabbitMQ closes a channel with a delivery open for 30 minutes by default."""
     timeout = timeout_of(task, settings)
     waiting = max(1.0, settings.prefetch_count / settings.concurrency)

@@ -47,7 +47,7 @@ class Worker:
     Args:
         app: Whose tasks to run.
         settings: Instead of the App's own.
-        queues: What to consume; by default the queues of all registered tasks.
+        queues: What to consume; by default the queues of all registered functions.
         path: MODULE:APP, where a process of its own finds the App: jobs that came
             back three times run there. By default it is looked for among the
             imported modules; if it is nowhere, such jobs run in this process.
@@ -89,10 +89,7 @@ class Worker:
     @property
     def queues(self) -> tuple[str, ...]:
         """The queues it consumes."""
-        if self._given_queues:
-            return self._given_queues
-        found = dict.fromkeys(map(self.app.queue_of, self.app.tasks.values()))
-        return tuple(found) or (self.settings.queue,)
+        return self._given_queues or self.app.queues
 
     @property
     def left_behind(self) -> bool:
@@ -124,9 +121,8 @@ class Worker:
         """
         refuse_while_importing()
         self._loop = asyncio.get_running_loop()
-        for task in self.app.tasks.values():
-            if task.signature is not None:
-                task.signature.prepare()
+        for each in self.app.registry:
+            each.prepare()
         self.app.retain()
         watcher: asyncio.Task[None] | None = None
         if signals and threading.current_thread() is threading.main_thread():
