@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from rmqarq.wire import properties
-from rmqarq.wire.properties import LATEST, Properties
+from rmqarq.wire.properties import LATEST, Properties, PropertyError
 from rmqarq.wire.relay import OURS, SET_ASIDE, is_brokers
 
 if TYPE_CHECKING:
@@ -114,11 +114,13 @@ def properties_of(raw: bytes) -> Properties:
     Raises:
         PropertyError: Any of them can't be read.
     """
-    parts = properties.cut(raw)
-    time = int.from_bytes(parts.get("timestamp", b""), "big")
-    if time <= LATEST:
+    try:
         return properties.decode(raw)
-    del parts["timestamp"]
+    except PropertyError:
+        parts = properties.cut(raw)
+        time = int.from_bytes(parts.pop("timestamp", b""), "big")
+        if time <= LATEST:
+            raise
     if time // 1000 <= LATEST:
         parts["timestamp"] = (time // 1000).to_bytes(8, "big")
     return properties.decode(properties.join(parts))
