@@ -19,6 +19,7 @@ from rmqarq.errors import (
     OutcomeUnknown,
     PartlyEnqueued,
     QueueFull,
+    QueueMissing,
     Reject,
     Retry,
     RmqarqError,
@@ -28,6 +29,8 @@ from rmqarq.errors import (
     Unhealthy,
     Unroutable,
 )
+from rmqarq.handler import Handler
+from rmqarq.incoming import Incoming
 from rmqarq.job import Job, JobSpec
 from rmqarq.message import Message
 from rmqarq.middleware import Middleware
@@ -61,6 +64,8 @@ __all__ = [
     "DeadLettered",
     "DecodeError",
     "EncodeError",
+    "Handler",
+    "Incoming",
     "Job",
     "JobSpec",
     "Message",
@@ -70,6 +75,7 @@ __all__ = [
     "OutcomeUnknown",
     "PartlyEnqueued",
     "QueueFull",
+    "QueueMissing",
     "Reject",
     "Released",
     "Retried",

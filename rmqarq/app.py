@@ -18,30 +18,28 @@ from typing import (
 import msgspec
 
 from rmqarq.context import Context, State, StateT
-from rmqarq.errors import (
-    ConfigurationError,
-    PartlyEnqueued,
-    RmqarqError,
-    TaskAlreadyRegistered,
-)
+from rmqarq.errors import ConfigurationError
+from rmqarq.handler import HandlerDecorator
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
 from rmqarq.middleware import Hooks, Middleware, enqueue_chain, wraps_enqueue
-from rmqarq.outbox import Order, Outbox
+from rmqarq.outbox import Order, Outbox, partly
+from rmqarq.policy import Policy
+from rmqarq.registry import Registry
 from rmqarq.settings import Settings, SettingsFields, chosen_settings
 from rmqarq.signature import Signature
-from rmqarq.task import Policy, Task, TaskDecorator
+from rmqarq.task import Task, TaskDecorator
 from rmqarq.transports import Transports
 from rmqarq.url import parse_urls
 from rmqarq.wire.topology import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from rmqarq.handler import ConsumeOptions, Handler
     from rmqarq.middleware import JobHook
-    from rmqarq.wire.publication import Publication
     from rmqarq.wire.transport import Transport
 
     Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[StateT]]
@@ -67,7 +65,7 @@ class App(Generic[StateT]):
 
     Attributes:
         settings: What applies.
-        tasks: The registered tasks by name.
+        registry: The registered functions.
         hooks: The functions that watch.
         state: What the lifespan or the hooks of a running worker made, else `None`.
 
@@ -91,7 +89,7 @@ class App(Generic[StateT]):
         self.settings = chosen_settings(url, settings)
         self.lifespan = lifespan
         self.hooks = Hooks()
-        self.tasks: dict[str, Task[..., Any]] = {}
+        self.registry = Registry()
         self.task = TaskDecorator(self._register, self)
         self._own_queue = "queue" in settings or isinstance(url, Settings)
         self.middleware = tuple(middleware)
@@ -99,6 +97,20 @@ class App(Generic[StateT]):
         self.state: StateT | None = None
         self._priorities_mentioned = False
         self._apply()
+
+    @property
+    def tasks(self) -> dict[str, Task[..., Any]]:
+        """The registered tasks by name."""
+        return self.registry.tasks
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that a worker consumes unless it is told: those of all functions.
+
+        An App without any has its own.
+        """
+        of_tasks = dict.fromkeys(map(self.queue_of, self.tasks.values()))
+        return (*of_tasks, *self.registry.handlers) or (self.settings.queue,)
 
     @property
     def transport(self) -> Transport:
@@ -116,14 +128,37 @@ class App(Generic[StateT]):
         self.settings = settings
         self._apply()
 
+    def consume(
+        self, queue: str, /, **options: Unpack[ConsumeOptions]
+    ) -> HandlerDecorator:
+        """Run a function on the messages that other producers publish to a queue.
+
+        The queue must exist and is consumed as it is. The function takes the body as
+        the type that its parameter is annotated with; `Incoming[...]` gives more.
+
+        Args:
+            queue: The queue; no task of this App may use it.
+            **options: How the runs are treated.
+
+        Raises:
+            ConfigurationError: A queue name that can't be used.
+
+        Example:
+            >>> @app.consume("followers", max_retries=5, timeout=60)
+            ... async def process_followers(ctx: Context, event: Follower) -> None: ...
+        """
+        check_name(queue)
+        return HandlerDecorator(self._register_handler, self, queue, options)
+
     def include(self, *others: App[Any]) -> None:
-        """Take over the tasks of other Apps, which publish through this one then.
+        """Take over the functions of other Apps; tasks publish through this one then.
 
         A task that names no queue gets the queue that was given to its own App, else
         this App's. Lifespan, hooks, middleware and settings of this App apply.
 
         Raises:
-            TaskAlreadyRegistered: Two tasks have the same name.
+            TaskAlreadyRegistered: Two functions have the same name.
+            ConfigurationError: Two functions that can't share their queue.
         """
         for other in others:
             if other.lifespan or other.middleware or other.hooks:
@@ -137,6 +172,9 @@ class App(Generic[StateT]):
                     policy = msgspec.structs.replace(policy, queue=queue)
                 task.move(self, policy)
                 self._register(task)
+            for handler in other.registry.handlers.values():
+                handler.move(self)
+                self._register_handler(handler)
 
     def ref(self, name: str) -> Task[..., Any]:
         """Name a task that lives in another codebase; JSON-native arguments only.
@@ -200,14 +238,16 @@ class App(Generic[StateT]):
         orders = [self._outbox.order(spec, self._queue_for(spec)) for spec in jobs]
         if any(spec.options.priority for spec in jobs):
             await self._mention_priorities()
-        positions, publications = await self._publications(orders)
+        positions, publications = await self._outbox.publications(
+            orders, self._wrapping
+        )
         handles: list[Job[R]] = [
             Job(order.message.id, order.message.task, order.queue) for order in orders
         ]
         errors = await self.transport.publish_many(publications, self._patience)
         if errors:
             failed = {positions[at]: error for at, error in errors.items()}
-            raise _partly(handles, failed)
+            raise partly(handles, failed)
         return handles
 
     def local_context(self, task: str) -> Context[Any]:
@@ -219,9 +259,8 @@ class App(Generic[StateT]):
                 task=task,
             )
         message = Message(id=new_job_id(), task=task, enqueued_at=time.time())
-        queue = self.queue_of(self.tasks[task]) if task in self.tasks else ""
         state: Any = State() if self.state is None else self.state
-        return Context(message, state, queue or self.settings.queue)
+        return Context(message, state, self._queue_named(task))
 
     def on_startup(self, fn: StateHook[StateT]) -> StateHook[StateT]:
         """Call `fn` with the state before a worker takes its first job."""
@@ -292,30 +331,39 @@ class App(Generic[StateT]):
             if name is not None:
                 check_name(name)
         self._outbox = Outbox(self.settings)
-        self._transports = Transports(self.settings)
+        self.registry.check_usual(self.settings.queue)
+        self._transports = Transports(self.settings, self.registry.handlers)
         self._patience = self.settings.publish_deadline
 
     def _register(self, task: Task[..., Any]) -> None:
-        known = self.tasks.get(task.name)
-        if known is not None and known.fn is not task.fn:
-            raise TaskAlreadyRegistered(
-                "the task name {name} is taken by {known}; give {new} another name",
-                name=repr(task.name),
-                known=_place(known.fn),
-                new=_place(task.fn),
-            )
-        if task.policy.queue is not None:
-            check_name(task.policy.queue)
-        self.tasks[task.name] = task
+        self.registry.add_task(task, self.settings.queue)
+
+    def _register_handler(self, handler: Handler[Any, Any]) -> None:
+        self.registry.add_handler(handler, self.settings.queue)
 
     def queue_of(self, task: Task[..., Any]) -> str:
         """The queue that jobs of a task go to unless they say otherwise."""
         return task.policy.queue or self.settings.queue
 
     def _queue_for(self, spec: JobSpec[Any]) -> str:
-        task = self.tasks.get(spec.task)
-        usual = self.settings.queue if task is None else self.queue_of(task)
-        return spec.options.queue or usual
+        queue = spec.options.queue or self._queue_named(spec.task)
+        if queue in self.registry.handlers:
+            raise ConfigurationError(
+                "a job of {task} can't go to {queue}: there {handler} takes messages of"
+                " other producers",
+                task=spec.task,
+                queue=repr(queue),
+                handler=self.registry.handlers[queue].name,
+            )
+        return queue
+
+    def _queue_named(self, name: str) -> str:
+        """The queue of the function of this name; of one elsewhere, the App's."""
+        for handler in self.registry.handlers.values():
+            if handler.name == name:
+                return handler.queue
+        task = self.tasks.get(name)
+        return self.settings.queue if task is None else self.queue_of(task)
 
     async def _mention_priorities(self) -> None:
         """Say once that quorum queues before RabbitMQ 4.0 are first in, first out."""
@@ -335,51 +383,3 @@ class App(Generic[StateT]):
         publication = self._outbox.publication(message, order)
         deadline = asyncio.get_running_loop().time() + self._patience
         await self.transport.publish(publication, deadline)
-
-    async def _publications(
-        self, orders: Sequence[Order]
-    ) -> tuple[Sequence[int], list[Publication]]:
-        """Encode a batch, each through the middleware that wraps enqueueing.
-
-        Returns:
-            The publications, and the position of the order that each belongs to:
-            a middleware may drop a message, or send it twice.
-        """
-        encode = self._outbox.publication
-        if not self._wrapping:
-            made = [encode(order.message, order) for order in orders]
-            return range(len(orders)), made
-        positions: list[int] = []
-        publications: list[Publication] = []
-        for position, order in enumerate(orders):
-
-            async def collect(
-                message: Message, order: Order = order, position: int = position
-            ) -> None:
-                publications.append(encode(message, order))
-                positions.append(position)
-
-            await enqueue_chain(self._wrapping, collect)(order.message)
-        return positions, publications
-
-
-def _partly(
-    handles: Sequence[Job[Any]], errors: Mapping[int, RmqarqError]
-) -> PartlyEnqueued:
-    first = errors[min(errors)]
-    error = PartlyEnqueued(
-        "{failed} of {total} jobs were not stored for certain; the first: {problem}",
-        failed=len(errors),
-        total=len(handles),
-        problem=first,
-    )
-    error.failures = dict(errors)
-    error.jobs = [
-        None if position in errors else job for position, job in enumerate(handles)
-    ]
-    error.__cause__ = first
-    return error
-
-
-def _place(fn: Callable[..., Any]) -> str:
-    return f"{fn.__module__}.{getattr(fn, '__qualname__', repr(fn))}"

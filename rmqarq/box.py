@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rmqarq.letters import Contents, Filter
     from rmqarq.settings import Settings
     from rmqarq.wire.consumer import Delivery
-    from rmqarq.wire.publication import Letter
+    from rmqarq.wire.publication import Post
     from rmqarq.wire.reading import Reading
 
     Progress: TypeAlias = Callable[[int, int], None]
@@ -220,7 +220,7 @@ class Box:
                 ready.append((delivery, letter, publication))
         return ready
 
-    def _again(self, delivery: Delivery, *, as_is: bool) -> Letter:
+    def _again(self, delivery: Delivery, *, as_is: bool) -> Post:
         if self.home is None:
             return letters.unchanged(delivery)
         try:
@@ -278,6 +278,6 @@ def _go_on(errors: dict[int, RmqarqError], tally: Tally) -> bool:
     return True
 
 
-def _publication(letter: Letter, queue: str) -> Publication:
+def _publication(letter: Post, queue: str) -> Publication:
     """Send to a queue that must be there: putting letters back creates none."""
     return Publication("", queue, letter.template(letter.headers), letter.body, ())

@@ -43,7 +43,7 @@ class Decoders:
         self._parts = typed_decoder(serializer, list[Raw])
         self._names = typed_decoder(serializer, dict[str, Raw])
         self._each = {
-            each.name: _decoder_of(task, each.name, hint, serializer)
+            each.name: decoder_of(task, each.name, hint, serializer)
             for each, hint in parameters
         }
         self._by_position = [
@@ -116,7 +116,18 @@ def _fast_decoder(
     return typed_decoder(serializer, shape)
 
 
-def _decoder_of(task: str, name: str, hint: Any, serializer: Serializer) -> Any:
+def decoder_of(task: str, name: str, hint: Any, serializer: Serializer) -> Any:
+    """Make the decoder of one parameter.
+
+    Args:
+        task: The name of the task, for errors.
+        name: Of the parameter, likewise.
+        hint: Its type.
+        serializer: How it is written.
+
+    Raises:
+        ConfigurationError: A type that can't be built from a message.
+    """
     try:
         foreign = _foreign_type(msgspec.inspect.type_info(hint), set())
         decoder = typed_decoder(serializer, hint)

@@ -5,6 +5,7 @@
     │   ├── TaskAlreadyRegistered  two functions under one task name
     │   ├── AppNotFound            MODULE:APP leads nowhere
     │   ├── TopologyMismatch       a queue exists with other arguments
+    │   ├── QueueMissing           a queue of somebody else does not exist
     │   └── AccessRefused          credentials, virtual host or permissions
     ├── NotFound                   a command names a queue or message that is not there
     ├── Unhealthy                  a worker or its queues are not as they should be
@@ -92,6 +93,10 @@ class AppNotFound(ConfigurationError):
 
 class TopologyMismatch(ConfigurationError):
     """A queue or exchange exists on the broker with other arguments than ours."""
+
+
+class QueueMissing(ConfigurationError):
+    """A queue that `app.consume` names is not there; it is not ours to create."""
 
 
 class AccessRefused(ConfigurationError):

@@ -8,24 +8,26 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from rmqarq.errors import DecodeError
+from rmqarq.job import new_job_id
 from rmqarq.wire import properties
 from rmqarq.wire.codec import UNREADABLE, encoder, typed_decoder
+from rmqarq.wire.foreign import message_of, source_of
+from rmqarq.wire.media import media_of
+from rmqarq.wire.origin import ID, TASK, properties_of
 from rmqarq.wire.properties import NO_HEADERS, Properties, PropertyError
-from rmqarq.wire.publication import Letter
+from rmqarq.wire.publication import Forward, Letter, Post
+from rmqarq.wire.relay import OURS
 
 if TYPE_CHECKING:
-    from msgspec import Raw
-
     from rmqarq.wire.codec import Codec, Serializer
     from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.properties import Header
 
 MOST_GENERATIONS = 2**31
 SHOWN = 2000
-_OURS = "x-rmqarq-"
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -73,7 +75,7 @@ class Contents(Struct, frozen=True, kw_only=True):
         max_retries: The caller's own, if any.
         headers: The caller's own.
         problem: Why the body can't be read; then the above mean nothing.
-        body: The beginning of a body that can't be read.
+        body: The beginning of a body that can't be read, or is not one of ours.
     """
 
     args: Any = ()
@@ -154,7 +156,8 @@ def read(delivery: Delivery, codec: Codec, home: str | None) -> DeadLetter:
     """
     found = _properties(delivery)
     headers: Mapping[str, Any] = found.headers
-    task, job_id = found.type or "", found.correlation_id or ""
+    task = _text(headers, TASK) or found.type or ""
+    job_id = _text(headers, ID) or found.correlation_id or ""
     if not (task and job_id):
         task, job_id = _named_in_body(delivery, codec, task, job_id)
     death = _death(headers)
@@ -180,7 +183,9 @@ def read(delivery: Delivery, codec: Codec, home: str | None) -> DeadLetter:
 def open_up(delivery: Delivery, codec: Codec) -> Contents:
     """Tell what the body of a message says, or why it can't be read."""
     try:
-        message, serializer, _ = codec.decode(delivery.properties, delivery.body)
+        if is_foreign(delivery):
+            return _foreign_contents(delivery, codec)
+        message, serializer = codec.decode(delivery.properties, delivery.body)[:2]
         args = _plain(serializer, message.args, [])
         kwargs = _plain(serializer, message.kwargs, {})
     except DecodeError as error:
@@ -196,17 +201,20 @@ def open_up(delivery: Delivery, codec: Codec) -> Contents:
     )
 
 
-def revived(delivery: Delivery, codec: Codec) -> Letter:
+def revived(delivery: Delivery, codec: Codec) -> Post:
     """Make the message with which a dead job begins anew.
 
     It keeps its id, arguments and headers. Its tries, its suspicions and its time
-    limit are gone, and its generation is one higher.
+    limit are gone, and its generation is one higher. A message of another producer
+    keeps its bytes and properties.
 
     Raises:
         DecodeError: The body can't be read.
         EncodeError: It would be larger than `max_body`.
     """
-    message, serializer, _ = codec.decode(delivery.properties, delivery.body)
+    if is_foreign(delivery):
+        return _revived_foreign(delivery)
+    message, serializer = codec.decode(delivery.properties, delivery.body)[:2]
     anew = msgspec.structs.replace(
         message,
         job_try=1,
@@ -226,13 +234,22 @@ def revived(delivery: Delivery, codec: Codec) -> Letter:
     )
 
 
-def unchanged(delivery: Delivery) -> Letter:
+def unchanged(delivery: Delivery) -> Post:
     """Make a message of the same bytes, as it was before it met the broker's hands.
 
     What workers count stays in its headers, such as how often it came back.
     """
     found = _properties(delivery)
     headers = cast("Mapping[str, Header]", found.headers)
+    if is_foreign(delivery):
+        return _forward(
+            delivery,
+            {
+                name: value
+                for name, value in headers.items()
+                if name.startswith(OURS) and isinstance(value, str | int)
+            },
+        )
     return Letter(
         task=found.type or "",
         job_id=found.correlation_id or "",
@@ -243,8 +260,53 @@ def unchanged(delivery: Delivery) -> Letter:
         headers={
             name: value
             for name, value in headers.items()
-            if name.startswith(_OURS) and type(value) is int
+            if name.startswith(OURS) and type(value) is int
         },
+    )
+
+
+def is_foreign(delivery: Delivery) -> bool:
+    """Tell whether it is a message of another producer that was consumed here."""
+    return _text(_properties(delivery).headers, TASK) is not None
+
+
+def _foreign_contents(delivery: Delivery, codec: Codec) -> Contents:
+    source = source_of(delivery)
+    message = message_of(source, "", Raw(b""), new_job_id)
+    found = source.properties
+    media = media_of(found.content_type, found.content_encoding)
+    body = codec.unpacked(media.packing, delivery.body)
+    if media.serializer == "msgpack":
+        body = encoder("json").encode(_plain("msgpack", Raw(body), None))
+    return Contents(
+        job_try=message.job_try,
+        generation=message.generation,
+        headers=message.headers,
+        body=body.decode(media.charset, "backslashreplace")[:SHOWN],
+    )
+
+
+def _revived_foreign(delivery: Delivery) -> Post:
+    source = source_of(delivery)
+    task = _text(source.properties.headers, TASK) or ""
+    message = message_of(source, task, Raw(b""), new_job_id)
+    anew = msgspec.structs.replace(
+        message,
+        job_try=1,
+        generation=min(message.generation + 1, MOST_GENERATIONS),
+        eta=None,
+        first_failed_at=None,
+    )
+    return _forward(delivery, source.bookkeeping(anew))
+
+
+def _forward(delivery: Delivery, headers: Mapping[str, Header]) -> Forward:
+    return Forward(
+        task=str(headers.get(TASK, "")),
+        job_id=str(headers.get(ID, "")),
+        body=delivery.body,
+        properties=delivery.properties,
+        headers=headers,
     )
 
 
@@ -252,7 +314,7 @@ def _named_in_body(
     delivery: Delivery, codec: Codec, task: str, job_id: str
 ) -> tuple[str, str]:
     try:
-        message, _, _ = codec.decode(delivery.properties, delivery.body)
+        message = codec.decode(delivery.properties, delivery.body).message
     except DecodeError:
         return task, job_id
     return task or message.task, job_id or message.id
@@ -273,7 +335,7 @@ def _plain(serializer: Serializer, raw: Raw, nothing: Any) -> Any:
 
 def _properties(delivery: Delivery) -> Properties:
     try:
-        return properties.decode(delivery.properties)
+        return properties_of(delivery.properties)
     except PropertyError:
         return Properties(headers=NO_HEADERS)
 

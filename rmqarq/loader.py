@@ -85,7 +85,7 @@ def path_of(app: App[Any]) -> str | None:
         for attribute, value in tuple(_contents(module).items()):
             if value is app and (importable := _importable(name, module)):
                 found.setdefault(importable, f"{importable}:{attribute}")
-    homes = [task.fn.__module__ for task in app.tasks.values()]
+    homes = [each.fn.__module__ for each in app.registry]
     best = next((home for home in homes if home in found), next(iter(found), None))
     return found[best] if best is not None else None
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Coroutine
 from typing import (
     TYPE_CHECKING,
-    Annotated,
     Any,
     Concatenate,
     Generic,
@@ -18,20 +16,20 @@ from typing import (
     overload,
 )
 
-import msgspec
-from msgspec import Meta, Struct
-
-from rmqarq.backoff import Backoff
 from rmqarq.context import Context
-from rmqarq.errors import ConfigurationError
+from rmqarq.function import call, checked_name, is_async
 from rmqarq.job import EnqueueOptions, Job, JobOptions, JobSpec
+from rmqarq.policy import Policy, checked_policy, converted
 from rmqarq.signature import Signature
 from rmqarq.threads import Threads
 
 if TYPE_CHECKING:
+    from inspect import Parameter
     from typing import Unpack
 
+    from rmqarq.backoff import Backoff
     from rmqarq.when import When
+    from rmqarq.wire.codec import Decoded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,17 +59,6 @@ class TaskOptions(TypedDict, total=False):
     backoff: Backoff | float
     retry_on: tuple[type[Exception], ...]
     expires: float
-
-
-class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the runs of a task are treated; `None` leaves it to the settings."""
-
-    queue: str | None = None
-    timeout: Annotated[float, Meta(gt=0)] | None = None
-    no_timeout: bool = False
-    max_retries: Annotated[int, Meta(ge=0)] | None = None
-    backoff: Backoff | None = None
-    retry_on: tuple[type[Exception], ...] = (Exception,)
 
 
 class Publisher(Protocol):
@@ -118,7 +105,7 @@ class Task(Generic[P, R_co]):
         self.name = name
         self.policy = policy
         self.signature = signature
-        self.is_async = _is_async(fn)
+        self.is_async = is_async(fn)
         self._home = _Home(publisher)
         self._options = options
 
@@ -143,7 +130,7 @@ class Task(Generic[P, R_co]):
         A context is made for it if it takes one. No retry, timeout or hook applies.
         """
         given: tuple[Any, ...] = args
-        if self.signature is not None and self.signature.takes_context:
+        if self.takes_context:
             given = (self.publisher.local_context(self.name), *args)
         return await self.call(given, kwargs, Threads(1))
 
@@ -157,13 +144,38 @@ class Task(Generic[P, R_co]):
             kwargs: Its keyword arguments.
             threads: Where it runs if it is a plain function.
         """
-        if not self.is_async:
-            return await threads.run(self.fn, args, kwargs)
-        result: Any = self.fn(*args, **kwargs)
-        if inspect.isawaitable(result):
-            result = await result
-        done: R_co = result
+        where = None if self.is_async else threads
+        done: R_co = await call(self.fn, args, kwargs, where)
         return done
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether the function takes a context before its arguments."""
+        return self.signature is not None and self.signature.takes_context
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The parameters that callers fill."""
+        return self.signature.parameters if self.signature is not None else ()
+
+    def decode(self, decoded: Decoded) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the arguments in a message as their annotated types.
+
+        Raises:
+            DecodeError: They do not fit, with the name of the argument.
+        """
+        assert self.signature is not None, "every registered task has one"
+        message = decoded.message
+        return self.signature.decode(decoded.serializer, message.args, message.kwargs)
+
+    def prepare(self) -> None:
+        """Read all annotations now, as a worker does at its start.
+
+        Raises:
+            ConfigurationError: One can't be found, or can't be built from a message.
+        """
+        if self.signature is not None:
+            self.signature.prepare()
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """Send the call to a worker; when this returns the broker has stored it.
@@ -291,22 +303,10 @@ class TaskDecorator:
         return task
 
 
-_NOT_FUNCTIONS: tuple[type, ...] = (type, Task)
-
-
 def _make(
     fn: Callable[..., object], publisher: Publisher, options: TaskOptions
 ) -> Task[..., Any]:
-    what: object = fn
-    if not callable(what) or isinstance(what, _NOT_FUNCTIONS):
-        raise ConfigurationError(
-            "a task must be a function, not {what}", what=repr(what)
-        )
-    name = options.get("name") or getattr(fn, "__name__", "")
-    if not name or len(name.encode()) > 255:
-        raise ConfigurationError(
-            "the task {fn} needs a name of 1 to 255 bytes", fn=repr(fn)
-        )
+    name = checked_name(fn, options.get("name"), (Task,))
     policy, job_options = _checked(name, options)
     return Task(fn, name, publisher, Signature(fn, name), policy, job_options)
 
@@ -315,58 +315,6 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
     """Sort the options by who reads them: the worker, or whoever enqueues."""
     given: dict[str, Any] = {**options}
     given.pop("name", None)
-    retry_on = _exceptions(name, given.pop("retry_on", (Exception,)))
-    backoff = _backoff(name, given.pop("backoff", None))
-    for_jobs = {key: given.pop(key) for key in ("priority", "expires") if key in given}
-    if given.get("timeout", 0) is None:
-        given["no_timeout"] = True
-    unknown = given.keys() - set(Policy.__struct_fields__)
-    if unknown:
-        msg = f"the task {name} has no option {', '.join(sorted(unknown))}"
-        raise TypeError(msg)
-    try:
-        policy = msgspec.convert(given, Policy)
-        job_options = msgspec.convert(for_jobs, JobOptions)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(
-            "an option of the task {task} can't be used: {problem}",
-            task=name,
-            problem=str(error),
-        ) from None
-    policy = msgspec.structs.replace(policy, backoff=backoff, retry_on=retry_on)
-    return policy, job_options
-
-
-def _is_async(fn: Callable[..., object]) -> bool:
-    """Tell whether a function is awaited, be it wrapped or an object that is called."""
-    inside = inspect.unwrap(fn)
-    candidates = (fn, inside, getattr(fn, "__call__", None))  # noqa: B004
-    return any(inspect.iscoroutinefunction(each) for each in candidates)
-
-
-def _backoff(name: str, given: Backoff | float | None) -> Backoff | None:
-    if given is None or isinstance(given, Backoff):
-        return given
-    try:
-        return Backoff(base=msgspec.convert(given, float))
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigurationError(
-            "the backoff of the task {task} must be a Backoff or seconds: {problem}",
-            task=name,
-            problem=str(error),
-        ) from None
-
-
-def _exceptions(
-    name: str, given: tuple[Any, ...] | type[Any]
-) -> tuple[type[Exception], ...]:
-    kinds: tuple[Any, ...] = given if isinstance(given, tuple) else (given,)
-    for kind in kinds:
-        shown = repr(kind)
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise ConfigurationError(
-                "retry_on of the task {task} must be exception classes, not {what}",
-                task=name,
-                what=shown,
-            )
-    return kinds
+    keys = given.keys() & {"priority", "expires"}
+    for_jobs = {key: given.pop(key) for key in keys}
+    return checked_policy(name, given), converted(name, for_jobs, JobOptions)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rmqarq.wire.transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from rmqarq.settings import Settings
 
 
@@ -20,10 +22,12 @@ class Transports:
 
     Args:
         settings: For all of them.
+        foreign: Queues of somebody else, which are consumed as they are.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, foreign: Container[str]) -> None:
         self._settings = settings
+        self._foreign = foreign
         self._pid = os.getpid()
         self._known: dict[asyncio.AbstractEventLoop, Transport] = {}
         self._last: tuple[asyncio.AbstractEventLoop, Transport] | None = None
@@ -46,7 +50,7 @@ class Transports:
         if transport is None:
             for closed in [each for each in self._known if each.is_closed()]:
                 del self._known[closed]
-            transport = self._known[loop] = Transport(self._settings)
+            transport = self._known[loop] = Transport(self._settings, self._foreign)
         self._last = (loop, transport)
         return transport
 

@@ -36,6 +36,7 @@ TREE: dict[str, list[str]] = {
         "TaskAlreadyRegistered",
         "AppNotFound",
         "TopologyMismatch",
+        "QueueMissing",
         "AccessRefused",
     ],
     "CodecError": ["EncodeError", "DecodeError"],

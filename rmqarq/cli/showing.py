@@ -113,10 +113,18 @@ def _facts_inside(contents: Contents) -> list[tuple[str, object]]:
         ]
     return [
         output.fact("generation", contents.generation),
+        *_arguments(contents),
+        output.fact("headers", _unless_empty(dict(contents.headers))),
+    ]
+
+
+def _arguments(contents: Contents) -> list[tuple[str, object]]:
+    if contents.body is not None:  # of another producer
+        return [output.fact("body", contents.body)]
+    return [
         output.fact("max_retries", contents.max_retries),
         output.fact("arguments", json.dumps(contents.args, ensure_ascii=False)),
         output.fact("by name", _unless_empty(contents.kwargs)),
-        output.fact("headers", _unless_empty(dict(contents.headers))),
     ]
 
 

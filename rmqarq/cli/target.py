@@ -90,6 +90,4 @@ def confirm(question: str, /, **words: object) -> None:
 
 
 def _queues_of(app: App[State] | None, settings: Settings) -> tuple[str, ...]:
-    if app is None or not app.tasks:
-        return (settings.queue,)
-    return tuple(dict.fromkeys(app.queue_of(task) for task in app.tasks.values()))
+    return (settings.queue,) if app is None else app.queues

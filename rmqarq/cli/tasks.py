@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rmqarq.app import App
-    from rmqarq.task import Task
+    from rmqarq.handler import Runnable
 
 
 def tasks(app: Path, *, as_json: Json = False) -> None:
-    """Show the tasks of the App in MODULE:APP. Asks no broker."""
+    """Show the tasks and consume functions of the App in MODULE:APP. Asks no broker."""
     with logs.held(output.language()):
         found = load(app)
-    rows = [_described(found, task) for task in found.tasks.values()]
+    rows = [
+        _described(found, task, found.queue_of(task)) for task in found.tasks.values()
+    ]
+    rows += [
+        _described(found, handler, handler.queue)
+        for handler in found.registry.handlers.values()
+    ]
     if as_json:
         output.as_json(rows)
     elif not rows:
@@ -35,16 +41,16 @@ def tasks(app: Path, *, as_json: Json = False) -> None:
         output.table(shown, ([_shown(row, name) for name in shown] for row in rows))
 
 
-def _described(app: App[Any], task: Task[..., Any]) -> dict[str, Any]:
+def _described(app: App[Any], task: Runnable, queue: str) -> dict[str, Any]:
     settings, policy = app.settings, task.policy
     timeout = None if policy.no_timeout else policy.timeout or settings.job_timeout
     retries = policy.max_retries
-    queue = app.queue_of(task)
     backoff = policy.backoff
     return {
         "task": task.name,
         "signature": _signature(task),
         "queue": queue,
+        "foreign": queue in app.registry.handlers,
         "dead_letter_queue": dead_letter_queue(queue, settings),
         "retries": settings.max_retries if retries is None else retries,
         "backoff": None if backoff is None else msgspec.to_builtins(backoff),
@@ -55,15 +61,16 @@ def _described(app: App[Any], task: Task[..., Any]) -> dict[str, Any]:
 
 def _shown(row: dict[str, Any], name: str) -> object:
     value = row[name]
+    if name == "queue" and row["foreign"]:
+        return f"{value} (foreign)"
     if name == "timeout":
         return output.translated("none") if value is None else f"{value:g} s"
     return value
 
 
-def _signature(task: Task[..., Any]) -> str:
+def _signature(task: Runnable) -> str:
     """Write what callers fill in, as it stands in the code."""
-    parameters = task.signature.parameters if task.signature is not None else ()
-    written = [_unquoted(each) for each in parameters]
+    written = [_unquoted(each) for each in task.parameters]
     try:
         returned = inspect.signature(task.fn).return_annotation
     except (TypeError, ValueError):

@@ -18,6 +18,7 @@ from rmqarq.wire import properties
 
 if TYPE_CHECKING:
     from rmqarq.settings import Settings
+    from rmqarq.wire.origin import Origin
 
 Serializer: TypeAlias = Literal["json", "msgpack"]
 
@@ -68,6 +69,15 @@ class Decoded(NamedTuple):
     serializer: Serializer
     ours: bool
     """Whether it tells itself from every other one: a foreign one may not."""
+    origin: Origin | None = None
+    """Where a message of another producer comes from; `None` for a job."""
+
+    @property
+    def sent_at(self) -> float:
+        """When it was made, the same at each delivery; 0 when nobody knows."""
+        if self.origin is None:
+            return self.message.enqueued_at
+        return float(self.origin.properties.timestamp or 0)
 
 
 class Codec:
@@ -120,7 +130,7 @@ class Codec:
         try:
             content_type, encoding, _ = properties.decode_head(raw_properties)
             serializer = serializer_of(content_type)
-            body = self._unpacked(encoding, body)
+            body = self.unpacked(encoding, body)
             message = _decoder(serializer).decode(body)
             if message.version != WIRE_VERSION:
                 raise DecodeError(
@@ -136,7 +146,12 @@ class Codec:
             ) from error
         return Decoded(message, serializer, ours)
 
-    def _unpacked(self, encoding: str | None, body: bytes) -> bytes:
+    def unpacked(self, encoding: str | None, body: bytes) -> bytes:
+        """Give a body as it was before it was packed.
+
+        Raises:
+            DecodeError: It is not gzip, or larger than `max_body`.
+        """
         if encoding == "gzip":
             body = self._unzipped(body)
         elif encoding:

@@ -49,6 +49,7 @@ class Delivery:
     Attributes:
         queue: The queue it came from.
         redelivered: The broker had delivered it before.
+        exchange: Where it was published, or last dead-lettered to.
         routing_key: The key under which it came into the queue.
         properties: Its encoded properties, as they came.
         body: Its payload, as it came.
@@ -59,6 +60,7 @@ class Delivery:
         "_open",
         "_tag",
         "body",
+        "exchange",
         "properties",
         "redelivered",
         "routing_key",
@@ -69,6 +71,7 @@ class Delivery:
         self._open = True
         self._tag = content[0]
         self.redelivered = content[1]
+        self.exchange = content[2]
         self.routing_key = content[3]
         self.properties = content[4]
         self.body = content[5]

@@ -12,6 +12,7 @@ from rmqarq.errors import (
     AccessRefused,
     ConfigurationError,
     ConnectionLost,
+    QueueMissing,
     RmqarqError,
     TopologyMismatch,
     Unroutable,
@@ -159,6 +160,22 @@ async def require(connection: Connection, queue: str) -> None:
     if await count(connection, queue) is None:
         raise ConfigurationError(
             "the queue {queue} does not exist, and declare='passive' makes none",
+            queue=repr(queue),
+        )
+
+
+async def require_foreign(connection: Connection, queue: str) -> None:
+    """Check that a queue of somebody else exists, whatever its arguments.
+
+    Raises:
+        QueueMissing: It does not exist.
+        AccessRefused: The user may not look at it.
+        ConnectionLost: The link broke.
+    """
+    if await count(connection, queue) is None:
+        raise QueueMissing(
+            "the queue {queue} does not exist: create it, or let its producer do so;"
+            " app.consume takes a queue as it is",
             queue=repr(queue),
         )
 

@@ -21,7 +21,7 @@ from rmqarq.wire.publication import Delayed
 from rmqarq.wire.topology import Binding, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from rmqarq.settings import Settings
     from rmqarq.wire.connection import Connection
@@ -40,10 +40,12 @@ class Declarer:
 
     Args:
         settings: Say how queues are declared, and whether at all.
+        foreign: Queues of somebody else, which must be there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, foreign: Container[str]) -> None:
         self._settings = settings
+        self._foreign = foreign
         self._names = Names(settings.prefix)
         self._declaring = asyncio.Lock()
         # nobody can see over AMQP whether a queue is bound to the plugin's exchange,
@@ -123,6 +125,7 @@ class Declarer:
 
         Raises:
             ConfigurationError: The broker refuses, or with `passive` it is not there.
+            QueueMissing: A queue of somebody else is not there.
             ConnectionLost: The link broke.
         """
         if connection.ensured.issuperset(needs):
@@ -200,6 +203,8 @@ class Declarer:
         if isinstance(need, Binding):
             await self._bind(connection, need)
             return
+        if isinstance(need, str) and need in self._foreign:
+            await declare.require_foreign(connection, need)
         if self._settings.declare == "passive":
             queue = need if isinstance(need, str) else self._names.rung(need.label)
             await declare.require(connection, queue)
@@ -207,12 +212,14 @@ class Declarer:
         if FOUNDATION not in connection.ensured:
             await declare.declare(connection, topology.foundation(self._names))
             connection.ensured.add(FOUNDATION)
+        await declare.declare(connection, await self._wanted(connection, need))
+
+    async def _wanted(self, connection: Connection, need: str | Rung) -> Topology:
         if isinstance(need, str):
-            wanted = topology.work(need, self._settings)
-        else:
-            await self._ensure_ladder(connection)
-            wanted = topology.rung(need, self._names)
-        await declare.declare(connection, wanted)
+            made = topology.beside if need in self._foreign else topology.work
+            return made(need, self._settings)
+        await self._ensure_ladder(connection)
+        return topology.rung(need, self._names)
 
     async def _bind(self, connection: Connection, binding: Binding) -> None:
         if self._settings.declare == "passive":

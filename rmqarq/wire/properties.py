@@ -206,6 +206,53 @@ def decode(raw: bytes) -> Properties:
         raise PropertyError(str(error)) from error
 
 
+def cut(raw: bytes) -> dict[str, bytes]:
+    """Cut properties apart: each by its name, encoded as it came.
+
+    Raises:
+        PropertyError: Where one ends can't be told.
+    """
+    try:
+        (flags,) = _SHORT.unpack_from(raw)
+        parts: dict[str, bytes] = {}
+        at = 2
+        for flag, name, read in _FIELDS:
+            if flags & flag:
+                stop = at + 8 if flag == TIMESTAMP else read(raw, at)[1]
+                parts[name] = raw[at:stop]
+                at = stop
+    except (struct_error, IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise PropertyError(str(error)) from error
+    _check_end(flags, at, raw)
+    return parts
+
+
+def join(parts: Mapping[str, bytes]) -> bytes:
+    """Put properties together that `cut` has taken apart."""
+    flags = sum(flag for flag, name, _ in _FIELDS if name in parts)
+    encoded = (parts[name] for _, name, _ in _FIELDS if name in parts)
+    return b"".join((_SHORT.pack(flags), *encoded))
+
+
+def entries(table: bytes) -> list[tuple[str, bytes]]:
+    """Cut an encoded header table apart: each name, and the entry as it came.
+
+    Raises:
+        PropertyError: They can't be read.
+    """
+    found: list[tuple[str, bytes]] = []
+    at = 4
+    try:
+        while at < len(table):
+            name, middle = _read_short(table, at)
+            _, stop = _read_field(table, middle, 0)
+            found.append((name, table[at:stop]))
+            at = stop
+    except (struct_error, IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise PropertyError(str(error)) from error
+    return found
+
+
 def _decode(raw: bytes) -> Properties:
     (flags,) = _SHORT.unpack_from(raw)
     found: dict[str, Any] = {}
@@ -213,10 +260,14 @@ def _decode(raw: bytes) -> Properties:
     for flag, name, read in _FIELDS:
         if flags & flag:
             found[name], at = read(raw, at)
+    _check_end(flags, at, raw)
+    return Properties(**found)
+
+
+def _check_end(flags: int, at: int, raw: bytes) -> None:
     if flags & 3 or at != len(raw):
         msg = "the property list does not fit its flags"
         raise PropertyError(msg)
-    return Properties(**found)
 
 
 def _within(raw: bytes, stop: int) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from msgspec import Struct
 
 from rmqarq.wire.delay import Rung, plan, timer
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import NO_HEADERS, Header, Template, template
+from rmqarq.wire.relay import Relay, relay
 from rmqarq.wire.topology import Binding, delayed_binding
 
 
@@ -27,7 +29,7 @@ class Publication(Struct, frozen=True, gc=False):
 
     exchange: str
     routing_key: str
-    template: Template
+    template: Template | Relay
     body: bytes
     needs: tuple[str | Rung | Binding, ...]
     mandatory: bool = True
@@ -73,6 +75,35 @@ class Letter(Struct, frozen=True, kw_only=True, gc=False):
         )
 
 
+class Forward(Struct, frozen=True, kw_only=True, gc=False):
+    """A message of somebody else to be sent on, without the way it goes.
+
+    Args:
+        task: Who runs for it, for people to read.
+        job_id: The id of the job.
+        body: The payload, as it came.
+        properties: The encoded properties, as they came.
+        headers: Bookkeeping of ours, instead of what it carries of that.
+    """
+
+    task: str
+    job_id: str
+    body: bytes
+    properties: bytes
+    headers: Mapping[str, Header] = NO_HEADERS
+
+    def template(self, headers: Mapping[str, Header]) -> Relay:
+        """Take over its properties.
+
+        Raises:
+            PropertyError: They can't be read, or are too many with ours.
+        """
+        return relay(self.properties, headers)
+
+
+Post: TypeAlias = Letter | Forward
+
+
 class Delayed(Publication, frozen=True, kw_only=True, gc=False):
     """One that waits: it is written for the ladder, and the plugin may have it.
 
@@ -82,7 +113,7 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
         names: The names of the ladder and of the plugin's exchange.
     """
 
-    letter: Letter
+    letter: Post
     delay: float
     names: Names
 
@@ -106,7 +137,7 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
         )
 
 
-def immediate(letter: Letter, queue: str, *, home: str | None = None) -> Publication:
+def immediate(letter: Post, queue: str, *, home: str | None = None) -> Publication:
     """Send straight to a queue through the default exchange.
 
     Args:
@@ -122,7 +153,7 @@ def immediate(letter: Letter, queue: str, *, home: str | None = None) -> Publica
 
 
 def delayed(
-    letter: Letter, queue: str, delay: float, names: Names, *, home: str | None = None
+    letter: Post, queue: str, delay: float, names: Names, *, home: str | None = None
 ) -> Delayed:
     """Send to wait in the broker: on the delay ladder, or in the plugin.
 

@@ -22,7 +22,8 @@ from rmqarq.errors import (
     TransportError,
     Unroutable,
 )
-from rmqarq.wire import frames, properties
+from rmqarq.wire import frames
+from rmqarq.wire.relay import number_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -228,7 +229,7 @@ class PublishChannel:
             self._close_if_done()
 
     def _on_returned(self, event: Returned) -> None:
-        _, _, number = (_message_id(event.properties) or "").rpartition(".")
+        _, _, number = (number_in(event.properties) or "").rpartition(".")
         tag = int(number) if number.isdecimal() else 0
         if (receipt := self._pending.get(tag)) is not None:
             receipt.note_return(
@@ -302,10 +303,3 @@ class PublishChannel:
             "the broker did not confirm before the deadline;"
             " the job may have been stored or not"
         )
-
-
-def _message_id(raw: bytes) -> str | None:
-    try:
-        return properties.decode(raw).message_id
-    except properties.PropertyError:
-        return None

@@ -97,12 +97,24 @@ def foundation(names: Names) -> Topology:
 
 def work(queue: str, settings: Settings) -> Topology:
     """A queue of jobs with its suspect lane and its dead-letter queue."""
+    arguments = _work_arguments(queue, Names(settings.prefix), settings)
+    around = beside(queue, settings)
+    dead, lane = around.queues
+    queues = (dead, Queue(queue, arguments), lane)
+    return Topology(queues=queues, bindings=around.bindings)
+
+
+def beside(queue: str, settings: Settings) -> Topology:
+    """What belongs to a queue of jobs, or of somebody else: all but the queue itself.
+
+    The binding leads what was delayed back into it.
+    """
     names = Names(settings.prefix)
     lane = suspect_lane(queue)
     dead = dead_letter_queue(queue, settings)
     arguments = _work_arguments(queue, names, settings)
     return Topology(
-        queues=(Queue(dead, _kept()), Queue(queue, arguments), Queue(lane, arguments)),
+        queues=(Queue(dead, _kept()), Queue(lane, arguments)),
         bindings=(
             Binding(dead, names.due, dead_letter_key(queue)),
             Binding(queue, names.due, queue),

@@ -18,7 +18,7 @@ from rmqarq.wire.sender import Sender
 from rmqarq.wire.topology import Binding, delayed_binding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from rmqarq.settings import Settings
     from rmqarq.wire.publication import Publication
@@ -35,19 +35,24 @@ class Transport:
     They are apart because a broker under alarm stops reading a publishing
     connection, its acks included (RabbitMQ, "Memory and Disk Alarms").
 
+    Args:
+        settings: Say where the broker is, and what is declared there.
+        foreign: Queues of somebody else, which are consumed as they are.
+
     Attributes:
         users: How many hold it open.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, foreign: Container[str] = ()) -> None:
         endpoints = parse_urls(settings.url)
         self._settings = settings
+        self._foreign = foreign
         self._names = Names(settings.prefix)
         self._publish_link = Link(endpoints, settings, "publish")
         self._consume_link = Link(endpoints, settings, "consume")
         self.users = 0
         self._publishing = 0
-        self._declarer = Declarer(settings)
+        self._declarer = Declarer(settings, foreign)
         self._sender = Sender(self._publish_link, self._declarer)
 
     @property
@@ -204,9 +209,12 @@ class Transport:
 
         Raises:
             TransportError: The link broke meanwhile; try again.
+            QueueMissing: It belongs to somebody else, and is not there.
             ConfigurationError: The broker refuses; trying again will not help.
         """
         connection = await self._consume_link.connection()
+        if source.home in self._foreign:  # made anew by others, it lacks our binding
+            connection.ensured.discard(source.home)
         needs: list[str | Binding] = [source.home]
         if await self._declarer.uses_plugin(connection):
             needs.append(delayed_binding(source.queue, self._names))

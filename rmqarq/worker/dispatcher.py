@@ -16,6 +16,7 @@ from rmqarq.wire.codec import Codec
 from rmqarq.wire.properties import NO_HEADERS, PropertyError
 from rmqarq.worker.admission import Postponed, admit, unknown
 from rmqarq.worker.executor import Executor, failure_of, timeout_of
+from rmqarq.worker.formats import Formats
 from rmqarq.worker.health import Load
 from rmqarq.worker.history import Detour, came_back, detour, history_of
 from rmqarq.worker.isolation import Isolation
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from rmqarq.app import App
+    from rmqarq.handler import Runnable
     from rmqarq.outcome import Outcome
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
-    from rmqarq.task import Task
     from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.transport import Transport
     from rmqarq.worker.metrics import Execute, Metrics
@@ -74,17 +75,17 @@ class Dispatcher:
         path: str | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tasks = app.tasks
+        self._registry = app.registry
         self._settings = settings
         self._state = state
         self._stats = stats
         self._on_enough = on_enough
-        self._codec = Codec(settings)
+        self._formats = Formats(Codec(settings), app.registry.handlers)
         self._executor = Executor(app, settings)
         self._execute: Execute = self._executor.execute
         self._isolation = Isolation(path, settings, self._executor) if path else None
         self._roster = Roster(settings.cancel_grace, self._leave_behind)
-        self.settler = Settler(transport, self._codec, settings, stats, self._roster)
+        self.settler = Settler(transport, self._formats, settings, stats, self._roster)
         self.delivered = False
         most = settings.max_jobs or settings.concurrency
         self._concurrency = min(settings.concurrency, most)
@@ -249,7 +250,7 @@ class Dispatcher:
     async def _process(self, run: Run) -> None:
         delivery = run.delivery
         try:
-            decoded = self._codec.decode(delivery.properties, delivery.body)
+            decoded = self._formats.of(delivery.home).decode(delivery)
         except DecodeError as error:
             run.settling = True
             unreadable = DeadLettered("undecodable", failure_of(error))
@@ -260,7 +261,7 @@ class Dispatcher:
         if self._roster.recognise(run, message):
             self._stats.duplicates += 1
             return
-        task = self._tasks.get(message.task)
+        task = self._registry.find(delivery.home, message.task)
         verdict = self._verdict(run, task)
         if verdict is not None or task is None:
             await self._turn_away(run, verdict)
@@ -288,7 +289,7 @@ class Dispatcher:
         else:
             await self.settler.settle(run, outcome)
 
-    def _deadline(self, task: Task[..., Any]) -> float | None:
+    def _deadline(self, task: Runnable) -> float | None:
         timeout = timeout_of(task, self._settings)
         return None if timeout is None else self._loop.time() + timeout
 
@@ -308,7 +309,7 @@ class Dispatcher:
             self._on_enough()
         return self._started > most
 
-    def _verdict(self, run: Run, task: Task[..., Any] | None) -> Verdict | None:
+    def _verdict(self, run: Run, task: Runnable | None) -> Verdict | None:
         """Decide what is not to run; what came back too often is looked at first."""
         assert run.decoded is not None, "read before it is judged"
         message, now = run.decoded.message, time.time()
@@ -357,7 +358,9 @@ class Dispatcher:
             " %(stack)s",
             {"task": message.task, "id": message.id, "stack": _stack_of(run.task)},
         )
-        outcome = self._executor.interrupted(run, self._tasks[message.task], message)
+        task = self._registry.find(run.delivery.home, message.task)
+        assert task is not None, "it has run"
+        outcome = self._executor.interrupted(run, task, message)
         settling = self._loop.create_task(self.settler.settle(run, outcome))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)

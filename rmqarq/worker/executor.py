@@ -27,9 +27,9 @@ from rmqarq.when import seconds_until
 if TYPE_CHECKING:
     from rmqarq.app import App
     from rmqarq.context import Context
+    from rmqarq.handler import Runnable
     from rmqarq.message import Message
     from rmqarq.settings import Settings
-    from rmqarq.task import Task
     from rmqarq.wire.codec import Decoded
     from rmqarq.worker.roster import Execution
 
@@ -68,7 +68,7 @@ class Executor:
         return self._threads.given_up
 
     async def execute(
-        self, run: Execution, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
+        self, run: Execution, task: Runnable, decoded: Decoded, ctx: Context[Any]
     ) -> Outcome:
         """Run the function, the hooks of its start before it.
 
@@ -89,9 +89,7 @@ class Executor:
         if self._hooks.job_end:
             await call_hooks(self._hooks.job_end, ctx)
 
-    def interrupted(
-        self, run: Execution, task: Task[..., Any], message: Message
-    ) -> Outcome:
+    def interrupted(self, run: Execution, task: Runnable, message: Message) -> Outcome:
         """Say what becomes of a run that was cancelled, by who asked for it."""
         if run.interrupted == "shutdown":
             return Released()
@@ -100,17 +98,14 @@ class Executor:
         return self._again(task, message, failure_of(error))
 
     async def _outcome(
-        self, run: Execution, task: Task[..., Any], decoded: Decoded, ctx: Context[Any]
+        self, run: Execution, task: Runnable, decoded: Decoded, ctx: Context[Any]
     ) -> Outcome:
-        message, serializer = decoded.message, decoded.serializer
-        assert task.signature is not None, "every registered task has one"
+        message = decoded.message
         try:
-            args, kwargs = task.signature.decode(
-                serializer, message.args, message.kwargs
-            )
+            args, kwargs = task.decode(decoded)
         except DecodeError as error:
             return DeadLettered("undecodable", failure_of(error))
-        if task.signature.takes_context:
+        if task.takes_context:
             args = (ctx, *args)
         try:
             if self._hooks.job_start:
@@ -129,7 +124,7 @@ class Executor:
     def _failed(
         self,
         run: Execution,
-        task: Task[..., Any],
+        task: Runnable,
         message: Message,
         error: BaseException,
     ) -> Outcome:
@@ -143,7 +138,7 @@ class Executor:
     def _cancelled(
         self,
         run: Execution,
-        task: Task[..., Any],
+        task: Runnable,
         message: Message,
         error: asyncio.CancelledError,
     ) -> Outcome:
@@ -158,9 +153,7 @@ class Executor:
             run.task.uncancel()
         return self._after(task, message, error)
 
-    def _after(
-        self, task: Task[..., Any], message: Message, error: BaseException
-    ) -> Outcome:
+    def _after(self, task: Runnable, message: Message, error: BaseException) -> Outcome:
         """Decide after an exception: another attempt, or the dead letters."""
         failure = failure_of(error)
         if isinstance(error, Reject):
@@ -176,7 +169,7 @@ class Executor:
 
     def _again(
         self,
-        task: Task[..., Any],
+        task: Runnable,
         message: Message,
         failure: Failure,
         signal: Retry | None = None,
@@ -215,7 +208,7 @@ def _is_running(run: Execution) -> bool:
         return False
 
 
-def timeout_of(task: Task[..., Any], settings: Settings) -> float | None:
+def timeout_of(task: Runnable, settings: Settings) -> float | None:
     """Give the seconds a run of `task` may take; `None` for no limit."""
     if task.policy.no_timeout:
         return None

@@ -8,7 +8,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import TransportError
+from rmqarq.errors import QueueMissing, TransportError
 from rmqarq.wire.connection import ChannelRefused
 
 if TYPE_CHECKING:
@@ -137,12 +137,14 @@ class Intake:
         """
         try:
             consumer = await self._transport.consume(source, self._on_delivery)
-        except TransportError as error:
+        except (TransportError, QueueMissing) as error:
+            if isinstance(error, QueueMissing) and not ready.done():
+                raise
             log.warning(
                 "%(queue)s can't be consumed at present: %(problem)s",
                 {"queue": source.queue, "problem": error},
             )
-            await asyncio.sleep(random.uniform(0.05, 0.5))
+            await asyncio.sleep(random.uniform(*_pause_after(error)))
             return
         self._consumers[source.queue] = consumer
         self._without.pop(source.queue, None)
@@ -167,3 +169,12 @@ class Intake:
             await consumer.close()
         if loop.time() - began < SHORT:
             await asyncio.sleep(random.uniform(0.05, 0.5))
+
+
+def _pause_after(error: Exception) -> tuple[float, float]:
+    """Say how long to wait, in seconds, from least to most.
+
+    A queue of somebody else may be away for long: while it is made anew, or while the
+    node that holds a classic one is down.
+    """
+    return (1.0, 3.0) if isinstance(error, QueueMissing) else (0.05, 0.5)

@@ -27,6 +27,7 @@ from rmqarq.outcome import Succeeded
 from rmqarq.wire.codec import Codec
 from rmqarq.worker.event_loop import run_to_the_end
 from rmqarq.worker.executor import Executor, portable
+from rmqarq.worker.formats import Formats
 from rmqarq.worker.lifespan import lifespan_of
 from rmqarq.worker.pipe import (
     LENGTH,
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from rmqarq.app import App
+    from rmqarq.handler import Runnable
     from rmqarq.outcome import Outcome
-    from rmqarq.task import Task
     from rmqarq.wire.codec import Decoded
     from rmqarq.worker.pipe import Ending, ToWorker
 
@@ -120,7 +121,7 @@ class Isolated:
         self._app = app
         self._pipe = pipe
         self._state = state
-        self._codec = Codec(app.settings)
+        self._formats = Formats(Codec(app.settings), app.registry.handlers)
         self._executor = Executor(app, app.settings)
         self._orders: asyncio.Queue[Order | Leave] = asyncio.Queue()
         self._run: Execution | None = None
@@ -129,7 +130,7 @@ class Isolated:
     async def work(self) -> None:
         """Run jobs until the worker wants no more."""
         self._pipe.listen(self._hear)
-        self._pipe.send(Ready(frozenset(self._app.tasks)))
+        self._pipe.send(Ready(frozenset(each.name for each in self._app.registry)))
         while True:
             order = await self._orders.get()
             if isinstance(order, Leave):
@@ -155,10 +156,11 @@ class Isolated:
                 self._run.interrupt(word.why, self._loop.time())
 
     async def _execute(self, order: Order) -> None:
-        decoded = self._codec.decode(order.properties, order.body)
+        decoded = self._formats.of(order.home).decode(order)
         message = decoded.message
-        task = self._app.tasks[message.task]
-        ctx = Context(message, self._state, order.queue, redelivered=True)
+        task = self._app.registry.find(order.home, message.task)
+        assert task is not None, "the worker knows what this process knows"
+        ctx = Context(message, self._state, order.home, redelivered=True)
         run = self._run = Execution()
         job = self._job(run, task, decoded, ctx)
         run.task = asyncio.Task(job, loop=self._loop)
@@ -174,7 +176,7 @@ class Isolated:
     async def _job(
         self,
         run: Execution,
-        task: Task[..., Any],
+        task: Runnable,
         decoded: Decoded,
         ctx: Context[Any],
     ) -> None:
@@ -198,9 +200,8 @@ async def _serve(app: App[Any], pipe: Pipe) -> None:
         app.state = state
         for hook in app.hooks.startup:
             await hook(state)
-        for task in app.tasks.values():
-            if task.signature is not None:
-                task.signature.prepare()
+        for each in app.registry:
+            each.prepare()
         try:
             await Isolated(app, pipe, state).work()
         finally:

@@ -14,7 +14,7 @@ import socket
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from rmqarq.handler import Runnable
     from rmqarq.message import Message
     from rmqarq.settings import Settings
-    from rmqarq.task import Task
     from rmqarq.worker.executor import Executor
     from rmqarq.worker.roster import Run
 
@@ -85,7 +85,7 @@ class Isolation:
         self.timing: Timing = _untimed
 
     async def execute(
-        self, run: Run, task: Task[..., Any], message: Message
+        self, run: Run, task: Runnable, message: Message
     ) -> Outcome | Postponed:
         """Run a job in the isolated process, when it is its turn.
 
@@ -124,7 +124,7 @@ class Isolation:
         await asyncio.gather(*self._leaving)
 
     async def _execute(
-        self, run: Run, task: Task[..., Any], message: Message
+        self, run: Run, task: Runnable, message: Message
     ) -> Outcome | Postponed:
         while True:
             run.deadline = None
@@ -188,7 +188,13 @@ class Isolation:
             asyncio.CancelledError: The run was cancelled; the process is idle or dead.
         """
         delivery = run.delivery
-        order = pipe.Order(delivery.home, delivery.properties, delivery.body)
+        order = pipe.Order(
+            delivery.home,
+            delivery.exchange,
+            delivery.routing_key,
+            delivery.properties,
+            delivery.body,
+        )
         answer = asyncio.ensure_future(child.run(order))
         try:
             return await asyncio.shield(answer)

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     )
 
     from rmqarq.context import Context
+    from rmqarq.handler import Runnable
     from rmqarq.message import Message
     from rmqarq.outcome import Outcome
     from rmqarq.stats import Stats
-    from rmqarq.task import Task
     from rmqarq.wire.codec import Decoded
     from rmqarq.worker.health import Facts
     from rmqarq.worker.roster import Execution, Run
 
     Execute: TypeAlias = Callable[
-        [Execution, Task[..., Any], Decoded, Context[Any]],
+        [Execution, Runnable, Decoded, Context[Any]],
         Coroutine[Any, Any, Outcome],
     ]
 
@@ -135,7 +135,7 @@ class Metrics:
 
         async def run(
             execution: Execution,
-            task: Task[..., Any],
+            task: Runnable,
             decoded: Decoded,
             ctx: Context[Any],
         ) -> Outcome:

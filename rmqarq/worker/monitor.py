@@ -60,6 +60,8 @@ class Monitor:
         self.starting = True
         if settings.health_port is not None:
             tasks = {name: app.queue_of(task) for name, task in app.tasks.items()}
+            handlers = app.registry.handlers.values()
+            tasks.update({each.name: each.queue for each in handlers})
             self._metrics = Metrics(tasks, queues)
             self._endpoint = Endpoint(
                 settings.health_host,

@@ -38,12 +38,16 @@ class Order(Struct, frozen=True, tag=True):
     """Run one job.
 
     Args:
-        queue: The work queue it came from.
+        home: The work queue it came from.
+        exchange: Where it was published.
+        routing_key: Under which key.
         properties: Its encoded properties.
         body: Its payload.
     """
 
-    queue: str
+    home: str
+    exchange: bytes
+    routing_key: bytes
     properties: bytes
     body: bytes
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rmqarq.app import App
+    from rmqarq.handler import Runnable
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
-    from rmqarq.task import Task
     from rmqarq.worker.ending import Ending
 
 log = logging.getLogger(__name__)
@@ -31,13 +31,15 @@ def hello(app: App[Any], queues: Sequence[str], settings: Settings) -> None:
         " %(concurrency)d at a time; %(broker)s",
         {
             "broker": app.transport.broker,
-            "tasks": ", ".join(sorted(app.tasks)) or "-",
+            "tasks": ", ".join(sorted(each.name for each in app.registry)) or "-",
             "queues": ", ".join(queues),
             "concurrency": settings.concurrency,
         },
     )
     for task in app.tasks.values():
         _warn_of_consumer_timeout(task, app.queue_of(task), settings)
+    for handler in app.registry.handlers.values():
+        _warn_of_consumer_timeout(handler, handler.queue, settings)
 
 
 def warn_of_plugin(settings: Settings) -> None:
@@ -67,7 +69,7 @@ def farewell(ending: Ending | None, stats: Stats) -> None:
     )
 
 
-def may_outlast_a_delivery(task: Task[..., Any], settings: Settings) -> bool:
+def may_outlast_a_delivery(task: Runnable, settings: Settings) -> bool:
     """Tell whether a run, with its wait in the worker, nears `consumer_timeout`.
 
     RabbitMQ closes a channel with a delivery open for 30 minutes by default.
@@ -86,9 +88,7 @@ def longer_deliveries(queue: str) -> str:
     )
 
 
-def _warn_of_consumer_timeout(
-    task: Task[..., Any], queue: str, settings: Settings
-) -> None:
+def _warn_of_consumer_timeout(task: Runnable, queue: str, settings: Settings) -> None:
     if may_outlast_a_delivery(task, settings):
         log.warning(
             "%(task)s may run longer than RabbitMQ lets a delivery stay open (30"

@@ -167,11 +167,12 @@ class Roster:
 
 def _key(run: Run, message: Message) -> Key:
     """What makes a delivery the same: no retry is, no second enqueue, no suspect."""
+    assert run.decoded is not None, "read before it is compared"
     return (
         run.delivery.queue,
         message.id,
         message.job_try,
         message.generation,
-        message.enqueued_at,
+        run.decoded.sent_at,
         hash(run.delivery.body),  # two jobs may share an id and a moment
     )

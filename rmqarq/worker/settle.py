@@ -28,12 +28,11 @@ from rmqarq.outcome import (
 )
 from rmqarq.wire.delay import Rung, timer
 from rmqarq.wire.names import Names, suspect_lane
-from rmqarq.wire.properties import Header, PropertyError
+from rmqarq.wire.properties import PropertyError
 from rmqarq.wire.publication import Letter, Publication, delayed, immediate
 from rmqarq.wire.topology import dead_letter_queue
 from rmqarq.worker.admission import UNKNOWN_SINCE, Postponed
 from rmqarq.worker.executor import failure_of
-from rmqarq.worker.forwarding import copied, readable, short
 from rmqarq.worker.history import MOST_CRASHES, came_back, history_of
 
 if TYPE_CHECKING:
@@ -41,8 +40,11 @@ if TYPE_CHECKING:
     from rmqarq.outcome import Reason
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
-    from rmqarq.wire.codec import Codec, Decoded
+    from rmqarq.wire.codec import Decoded
+    from rmqarq.wire.properties import Header
+    from rmqarq.wire.publication import Post
     from rmqarq.wire.transport import Transport
+    from rmqarq.worker.formats import Format, Formats
     from rmqarq.worker.history import Detour
     from rmqarq.worker.metrics import Fate, Metrics
     from rmqarq.worker.roster import Roster, Run
@@ -65,7 +67,7 @@ class Settler:
 
     Args:
         transport: Where to publish.
-        codec: For the messages of further attempts.
+        formats: How the messages of each queue are sent on.
         settings: The worker's.
         stats: The counters to raise.
 
@@ -80,13 +82,13 @@ class Settler:
     def __init__(
         self,
         transport: Transport,
-        codec: Codec,
+        formats: Formats,
         settings: Settings,
         stats: Stats,
         roster: Roster,
     ) -> None:
         self._transport = transport
-        self._codec = codec
+        self._formats = formats
         self._settings = settings
         self._stats = stats
         self._names = Names(settings.prefix)
@@ -130,7 +132,7 @@ class Settler:
         decoded = run.decoded
         message = decoded.message if decoded is not None else None
         headers = self._obituary(run, message, outcome)
-        letter = copied(run.delivery, message, headers)
+        letter = self._format(run).copy(run.delivery, message, headers)
         queue = run.delivery.home
         dead = dead_letter_queue(queue, self._settings)
         try:
@@ -162,7 +164,7 @@ class Settler:
         if verdict.unknown_since is not None:
             headers[UNKNOWN_SINCE] = verdict.unknown_since
         message = run.decoded.message if run.decoded is not None else None
-        letter = copied(run.delivery, message, headers)
+        letter = self._format(run).copy(run.delivery, message, headers)
         publication = self._delayed(run, letter, verdict.delay)
         # not remembered: it is the very same message that comes back
         if await self._follow_up(run, publication, remember=False):
@@ -185,7 +187,7 @@ class Settler:
         assert run.decoded is not None, "read before it is judged"
         home = run.delivery.home
         message = run.decoded.message
-        letter = copied(run.delivery, message, way.history.headers())
+        letter = self._format(run).copy(run.delivery, message, way.history.headers())
         if not way.suspect:
             publication = self._delayed(run, letter, WRITTEN_DOWN)
             if await self._follow_up(run, publication, remember=False):
@@ -216,7 +218,9 @@ class Settler:
             return
         assert run.decoded is not None, "only what was decoded has run"
         history = msgspec.structs.replace(history, crashes=crashes)
-        letter = copied(run.delivery, run.decoded.message, history.headers())
+        letter = self._format(run).copy(
+            run.delivery, run.decoded.message, history.headers()
+        )
         delivery = run.delivery
         publication = immediate(letter, delivery.queue, home=delivery.home)
         if await self._follow_up(run, publication, remember=False):
@@ -229,26 +233,16 @@ class Settler:
 
     async def _retry(self, run: Run, decoded: Decoded, outcome: Retried) -> None:
         message = next_attempt(decoded.message, outcome.delay, time.time())
+        delivery = run.delivery
+        headers = history_of(delivery).headers() if came_back(delivery) else {}
         try:
-            encoded = self._codec.encode(message, decoded.serializer)
+            letter = self._format(run).again(delivery, decoded, message, headers)
         except EncodeError as error:  # one more digit may be one too many
             await self.bury(run, DeadLettered("too large", failure_of(error)))
             return
-        letter = Letter(
-            task=short(message.task),
-            job_id=short(message.id),
-            body=encoded.body,
-            content_type=encoded.content_type,
-            content_encoding=encoded.content_encoding,
-            priority=readable(run.delivery).priority or 0,
-            headers=history_of(run.delivery).headers()
-            if came_back(run.delivery)
-            else {},
-        )
         if outcome.delay > 0:
             publication = self._delayed(run, letter, outcome.delay)
         else:
-            delivery = run.delivery
             publication = immediate(letter, delivery.queue, home=delivery.home)
         if await self._follow_up(run, publication):
             self._stats.retried += 1
@@ -301,7 +295,10 @@ class Settler:
             self.roster.remember(run, run.decoded.message)
         run.delivery.ack()
 
-    def _delayed(self, run: Run, letter: Letter, delay: float) -> Publication:
+    def _format(self, run: Run) -> Format:
+        return self._formats.of(run.delivery.home)
+
+    def _delayed(self, run: Run, letter: Post, delay: float) -> Publication:
         """Send it back to where it came from, later."""
         delivery = run.delivery
         home = delivery.home

@@ -48,7 +48,7 @@ class Worker:
     Args:
         app: Whose tasks to run.
         settings: Instead of the App's own.
-        queues: What to consume; by default the queues of all registered tasks.
+        queues: What to consume; by default the queues of all registered functions.
         path: MODULE:APP, where a process of its own finds the App: jobs that came
             back three times run there. By default it is looked for among the
             imported modules; if it is nowhere, such jobs run in this process.
@@ -90,10 +90,7 @@ class Worker:
     @property
     def queues(self) -> tuple[str, ...]:
         """The queues it consumes."""
-        if self._given_queues:
-            return self._given_queues
-        found = dict.fromkeys(map(self.app.queue_of, self.app.tasks.values()))
-        return tuple(found) or (self.settings.queue,)
+        return self._given_queues or self.app.queues
 
     @property
     def left_behind(self) -> bool:
@@ -126,9 +123,8 @@ class Worker:
         """
         refuse_while_importing()
         self._loop = asyncio.get_running_loop()
-        for task in self.app.tasks.values():
-            if task.signature is not None:
-                task.signature.prepare()
+        for each in self.app.registry:
+            each.prepare()
         self.app.retain()
         monitor = Monitor(self.app, self.settings, self.stats, self._stop, self.queues)
         watcher: asyncio.Task[None] | None = None

@@ -59,6 +59,12 @@ TO_CREATE: list[tuple[str, Kind, str]] = [
     ("maker", "read", "mails"),
     ("maker", "read", "mails.suspect"),
 ]
+TO_ADOPT: list[tuple[str, Kind, str]] = [
+    ("consumer", "write", "legacy"),
+    ("consumer", "read", "legacy"),
+    ("consumer", "configure", "legacy_dlq"),
+    ("consumer", "read", "rmqarq.due"),
+]
 TO_SEND: list[tuple[str, Kind, str]] = [
     ("sender", "configure", "rmqarq.lost"),
     ("sender", "configure", "rmqarq.delay.0"),
@@ -135,7 +141,7 @@ def definitions() -> dict[str, list[dict[str, Any]]]:
     given = {(vhost, "guest"): everything for vhost in (EMPTY, SHOP)}
     for user, permissions in DOCUMENTED.items():
         given |= {(vhost, user): permissions for vhost in (EMPTY, SHOP)}
-    for vhost, cases in ((EMPTY, TO_CREATE), (SHOP, IN_THE_SHOP)):
+    for vhost, cases in ((EMPTY, [*TO_CREATE, *TO_ADOPT]), (SHOP, IN_THE_SHOP)):
         for user, kind, name in cases:
             less = DOCUMENTED[user].without(kind, name)
             given[vhost, f"{user}-{kind}-{name}"] = less
@@ -269,6 +275,36 @@ async def test_with_the_permissions_of_active_all_is_created_and_all_ends_are_me
         await all_has_run(worker)
     (letter,) = await dead_letters(site.url(vhost=EMPTY), QUEUE, 1)
     assert letter.headers["x-rmqarq-reason"] == "rejected"
+
+
+async def test_a_queue_of_another_producer_is_consumed_but_not_configured(
+    site: Site,
+) -> None:
+    def consumer(user: str) -> App:
+        app = App(site.url(user, EMPTY), publish_deadline=5, shutdown_grace=0.5)
+
+        @app.consume("legacy", backoff=0.1)
+        async def legacy(ctx: Context, event: str) -> None:
+            if ctx.job_try == 1:
+                raise OSError
+            raise Reject("as the test wants it")
+
+        return app
+
+    async with channel_to(site.url(vhost=EMPTY)) as channel:
+        await channel.queue_declare("legacy")
+        await channel.basic_publish(b"theirs", routing_key="legacy")
+    for user, kind, name in TO_ADOPT:
+        with pytest.raises(AccessRefused, match=f"'{re.escape(name)}'|{name}"):
+            await Worker(consumer(f"{user}-{kind}-{name}")).run(signals=False)
+    async with running(consumer("consumer"), url=site.url(vhost=EMPTY)) as worker:
+        await until(lambda: worker.stats.dead_lettered == 1)
+        assert worker.stats.retried == 1
+    (letter,) = await dead_letters(site.url(vhost=EMPTY), "legacy", 1)
+    assert letter.body == b"theirs"
+    async with channel_to(site.url("consumer", EMPTY)) as channel:
+        with pytest.raises(aiormq.exceptions.ChannelAccessRefused, match="legacy"):
+            await channel.queue_delete("legacy")
 
 
 async def test_with_the_permissions_of_passive_producer_and_worker_do_their_work(

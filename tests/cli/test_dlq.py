@@ -14,7 +14,7 @@ import pytest
 
 from rmqarq import App, Message
 from rmqarq.wire.codec import Codec
-from rmqarq.wire.publication import Letter, Publication
+from rmqarq.wire.publication import Forward, Letter, Publication
 from tests.broker.kit import channel_to, take_all, wait_for_count
 from tests.broker.raw import properties, raw_publisher
 from tests.broker.test_dead_letter import POISON
@@ -139,6 +139,28 @@ class TestLooking:
         assert found["headers"] == {"trace": "t-1"}
         assert found["traceback"] == "Traceback:\n  here\n"
         assert found["died_at"].endswith("+00:00")
+
+    async def test_a_message_of_another_producer_is_shown_as_it_came(
+        self, place: Place
+    ) -> None:
+        @place.app.consume("theirs", name="followed")
+        async def followed(event: bytes) -> None: ...
+
+        raw = properties(content_type=b"text/plain", message_id=b"m-1", type=b"T")
+        headers = {"x-rmqarq-task": "followed", "x-rmqarq-reason": "rejected"}
+        letter = Forward(task="followed", job_id="m-1", body=b"<\xff>", properties=raw)
+        ready = letter.template({**headers, "x-rmqarq-id": "m-1"})
+        dead = Publication("", place.dead, ready, letter.body, (place.queue,))
+        await place.fill(dead)
+        (found,) = place.found("--task", "followed")
+        assert (found["id"], found["reason"]) == ("m-1", "rejected")
+        done = place.run("show", "m-1")
+        assert (done.returncode, done.stderr) == (0, "")
+        shown = [line.split() for line in done.stdout.splitlines()]
+        assert ["body", "<\\xff>"] in shown
+        assert "arguments" not in done.stdout
+        (found,) = json.loads(place.run("show", "m-1", "--json").stdout)
+        assert (found["body"], found["problem"]) == ("<\\xff>", None)
 
     async def test_what_is_not_there_ends_with_2(self, place: Place) -> None:
         done = place.run("list")

@@ -56,6 +56,22 @@ def test_json_tells_the_same_and_more(tmp_path: Path) -> None:
     assert (bare["task"], bare["retries"], bare["backoff"]) == ("shop.bare", 3, None)
 
 
+def test_consume_functions_stand_beside_the_tasks(tmp_path: Path) -> None:
+    more = (
+        APP
+        + """
+@app.consume("followers", max_retries=9)
+def followed(ctx: Context, event: dict[str, int]) -> None: ...
+"""
+    )
+    done = rmqarq("tasks", "jobs", cwd=module(tmp_path, "jobs", more))
+    last = done.stdout.splitlines()[-1].split(maxsplit=6)
+    shown = "(event: dict[str, int]) -> None"
+    assert last == ["followed", "followers", "(foreign)", "9", "60", "s", shown]
+    found = json.loads(rmqarq("tasks", "jobs", "--json", cwd=tmp_path).stdout)
+    assert [each["foreign"] for each in found] == [False, False, False, True]
+
+
 def test_an_app_without_tasks_says_so(tmp_path: Path) -> None:
     module(tmp_path, "empty", "from rmqarq import App\napp = App()\n")
     done = rmqarq("tasks", "empty:app", cwd=tmp_path)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ALONE = (
     "arguments",
+    "consuming",
     "delays",
     "embedded",
     "enqueueing",
@@ -127,6 +128,22 @@ def test_arguments_arrive_as_their_types(
     assert printed[0].startswith("the argument 'numbers' of count does not fit")
     assert sorted(printed[1:-2]) == ["Ada: LARGE, 9.90 by 01 May", "count [1, 2, 3]"]
     assert printed[-2:] == ["count [4, 5]", "here: 2"]
+
+
+def test_messages_of_other_producers_are_consumed_as_the_page_says(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    printed = end(running["consuming"]).splitlines()
+    assert printed[-1] == "4 done, 1 retries, 1 dead" or printed[-1].startswith(
+        "3 done"
+    )
+    for line in (
+        "ada follows 7, attempt 1",
+        "bob follows 7, attempt 1",
+        "bob follows 7, attempt 2",
+        "audit screenshot 4 bytes",
+    ):
+        assert printed.count(line) == 1, printed
 
 
 def test_hooks_and_middleware_are_called_in_order(

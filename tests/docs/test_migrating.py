@@ -181,7 +181,7 @@ def test_the_program_from_dramatiq_runs(printed: list[str]) -> None:
 
 def test_what_stood_before_is_python() -> None:
     shown = code_blocks(PAGE, "py")
-    assert len(shown) == 5
+    assert len(shown) == 6
     for _, code in shown:
         ast.parse(code)
 

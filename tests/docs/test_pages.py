@@ -15,6 +15,7 @@ import pytest
 
 import rmqarq
 from rmqarq import Settings, TransportError
+from rmqarq.handler import ConsumeOptions
 from rmqarq.outcome import Reason
 from rmqarq.task import TaskOptions
 from tests.docs.pages import (
@@ -207,6 +208,11 @@ def test_every_option_of_a_task_is_in_the_tables_of_both_languages() -> None:
     for page in both_languages("tasks.md"):
         named = {row[0].strip("`") for row in rows(page)}
         assert set(TaskOptions.__annotations__) <= named
+
+
+def test_every_option_of_a_consume_function_is_in_its_table() -> None:
+    named = {row[0].strip("`") for row in rows(DOCS / "consuming.md")}
+    assert set(ConsumeOptions.__annotations__) <= named
 
 
 @pytest.mark.parametrize("page", both_languages("retries.md"), ids=name_of)

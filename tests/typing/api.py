@@ -14,6 +14,8 @@ from rmqarq import (
     App,
     Backoff,
     Context,
+    Handler,
+    Incoming,
     Job,
     JobSpec,
     Message,
@@ -152,6 +154,44 @@ async def loose(x: Any, y: int = 1) -> int:
 def many(first: int, *rest: int, **named: str) -> list[int]:
     """Take any number of arguments."""
     return [first, *rest]
+
+
+@app.consume("followers", max_retries=5, timeout=60)
+async def followed(ctx: Context, event: Db) -> int:
+    """Take messages of other producers, and a context."""
+    return ctx.job_try + event.x
+
+
+@typed.consume("unfollowers", backoff=Backoff(base=1), retry_on=(OSError,))
+def unfollowed(ctx: Context[Db], event: Incoming[dict[str, int]]) -> None:
+    """Ask for more than the body, in a thread."""
+    assert_type(event.body, dict[str, int])
+    assert_type(event.raw, bytes)
+    assert_type((event.exchange, event.routing_key), tuple[str, str])
+    assert_type(event.properties.reply_to, str | None)
+
+
+@app.consume("texts", name="text", timeout=None)
+async def texted(text: str) -> str:
+    """Take the body alone."""
+    return text
+
+
+@app.consume("bytes")
+def raw(body: bytes) -> None:
+    """Take it as it is, in a thread."""
+
+
+async def consuming() -> None:
+    """Check what consume functions are, and their calls right here."""
+    assert_type(followed, Handler[Db, int])
+    assert_type(unfollowed, Handler[Incoming[dict[str, int]], None])
+    assert_type(texted, Handler[str, str])
+    assert_type(raw, Handler[bytes, None])
+    assert_type(await followed(Db(1)), int)
+    assert_type(await unfollowed(Incoming(body={"a": 1}, routing_key="x")), None)
+    assert_type(await texted("t"), str)
+    assert_type((followed.name, followed.queue), tuple[str, str])
 
 
 async def enqueueing() -> None:

@@ -12,7 +12,17 @@ from datetime import datetime
 from typing import Any
 
 from rmqarq import App, Context, Job, Middleware, Retry, Settings, Worker
-from tests.typing.api import Db, app, nightly, process_data, query, render, welcome
+from tests.typing.api import (
+    Db,
+    app,
+    followed,
+    nightly,
+    process_data,
+    query,
+    render,
+    texted,
+    welcome,
+)
 
 
 async def calls() -> None:
@@ -42,6 +52,38 @@ async def results() -> None:
     two: int = await welcome(7)  # EXPECT-ERROR
     three: str = await render("t")  # EXPECT-ERROR
     print(one, two, three)
+
+
+async def consuming() -> None:
+    """Take consume functions for tasks, or give them what they do not take."""
+    await followed.enqueue(Db(1))  # EXPECT-ERROR
+    await followed.defer(1, Db(1))  # EXPECT-ERROR
+    followed.options(priority=1)  # EXPECT-ERROR
+    await followed({"x": 1})  # EXPECT-ERROR
+    await followed(Db(1), Db(2))  # EXPECT-ERROR
+    await texted(b"t")  # EXPECT-ERROR
+    await texted()  # EXPECT-ERROR
+    number: int = await texted("t")  # EXPECT-ERROR
+    print(number)
+    app.consume("q", priority=3)  # EXPECT-ERROR
+    app.consume("q", max_retries="3")  # EXPECT-ERROR
+    app.consume(queue="q")  # EXPECT-ERROR
+    app.consume()  # EXPECT-ERROR
+
+
+@app.consume("two")  # EXPECT-ERROR
+async def two(a: int, b: int) -> None:
+    """Take two bodies."""
+
+
+@app.consume("none")  # EXPECT-ERROR
+async def none() -> None:
+    """Take nothing."""
+
+
+@app.consume  # EXPECT-ERROR
+async def bare(event: Db) -> None:
+    """Name no queue."""
 
 
 async def options() -> None:

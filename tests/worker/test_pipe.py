@@ -36,8 +36,8 @@ SETTINGS = [
 ]
 TO_CHILD: list[pipe.ToChild] = [
     *(pipe.Start("package.module:app", each) for each in SETTINGS),
-    pipe.Order("queue", b"\x00\xff\x80", b""),
-    pipe.Order("queue", b"", bytes(range(256)) * 4096),
+    pipe.Order("queue", b"", b"queue", b"\x00\xff\x80", b""),
+    pipe.Order("queue", b"\xff", b"\x80", b"", bytes(range(256)) * 4096),
     pipe.Interrupt("timeout"),
     pipe.Interrupt("shutdown"),
     pipe.Leave(),
