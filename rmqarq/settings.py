@@ -55,10 +55,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         max_priority: Declares classic queues with `x-max-priority`.
         declare: `active` creates what is missing; `passive` only checks.
         serializer: `json` or `msgpack`, for what this App sends.
+        processes: Worker processes that `rmqarq run` starts.
         concurrency: Jobs a worker runs at the same time, per process.
         prefetch: Unfinished messages the broker may send per queue;
             concurrency + 10 % if not given.
-        max_jobs: A worker stops after this many runs.
+        max_jobs: A worker process stops after this many runs; one of several is
+            then replaced by a new one.
         job_timeout: Past it a run is cancelled and counts as failed; `None`: never.
         max_retries: Further attempts after a failed run, for tasks that set none.
         retry_backoff: The first wait between attempts; doubles up to an hour.
@@ -98,6 +100,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_priority: Annotated[int, Meta(ge=1, le=255)] | None = None
     declare: Literal["active", "passive"] = "active"
     serializer: Literal["json", "msgpack"] = "json"
+    processes: Positive = 1
     concurrency: Positive = 100
     prefetch: Annotated[int, Meta(ge=1, le=65535)] | None = None
     max_jobs: Positive | None = None
@@ -185,6 +188,7 @@ class SettingsFields(TypedDict, total=False):
     max_priority: int | None
     declare: Literal["active", "passive"]
     serializer: Literal["json", "msgpack"]
+    processes: int
     concurrency: int
     prefetch: int | None
     max_jobs: int | None

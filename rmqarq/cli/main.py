@@ -10,14 +10,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from rmqarq.cli import dlq, lost, queue, run, tasks
-from rmqarq.errors import (
-    AppNotFound,
-    ConfigurationError,
-    NotFound,
-    RmqarqError,
-    TransportError,
-)
+from rmqarq.errors import AppNotFound, RmqarqError
 from rmqarq.logs import chosen_language, render
+from rmqarq.worker.ending import code_of
 
 program = typer.Typer(
     name="rmqarq",
@@ -56,14 +51,6 @@ def options(
     """Typed background tasks on RabbitMQ."""
 
 
-def _code(error: RmqarqError) -> int:
-    if isinstance(error, AppNotFound | NotFound):
-        return 2
-    if isinstance(error, TransportError):
-        return 4
-    return 3 if isinstance(error, ConfigurationError) else 1
-
-
 def main() -> NoReturn:
     """Run the program and exit with its code."""
     try:
@@ -72,5 +59,5 @@ def main() -> NoReturn:
         if isinstance(error, AppNotFound) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         typer.echo(f"rmqarq: {render(error, chosen_language('auto'))}", err=True)
-        sys.exit(_code(error))
+        sys.exit(code_of(error))
     sys.exit(0)
