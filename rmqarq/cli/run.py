@@ -150,7 +150,9 @@ def _run_here(start: Start, processes: int | None) -> int:
 
 def _begin_anew(arguments: list[str], processes: int) -> NoReturn:
     """Become the supervisor, without the App and whatever its module has started."""
-    python = sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]
+    python = ["-m", "rmqarq"]  # for a program that has made up its own arguments
+    if sys.orig_argv[-len(arguments) :] == arguments:
+        python = sys.orig_argv[1 : -len(arguments)]
     place = arguments.index("run") + 1
     arguments[place:place] = ["--processes", str(processes)]
     sys.stdout.flush()

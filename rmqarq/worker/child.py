@@ -7,9 +7,10 @@ import logging
 import signal
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from rmqarq.stats import Stats
 from rmqarq.worker import pipe
@@ -43,6 +44,23 @@ LAST_WORDS = 1.0
 log = logging.getLogger(__name__)
 
 
+class Slow(Struct, frozen=True):
+    """A process takes long to start.
+
+    Args:
+        number: Its own.
+        seconds: For which it has done what it does.
+        loaded: Whether it waits for the broker or for hooks, or still loads its App.
+    """
+
+    number: int
+    seconds: float
+    loaded: bool
+
+
+News: TypeAlias = Loaded | Slow
+
+
 class Child:
     """A worker process that was started.
 
@@ -51,7 +69,7 @@ class Child:
         process: The process.
         reader: What it says.
         writer: What it hears.
-        on_loaded: Called with its settings when it has loaded the App.
+        hear: Told what it has come to.
 
     Attributes:
         stats: What it has done, as far as it has said.
@@ -63,28 +81,28 @@ class Child:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        on_loaded: Callable[[Settings], None],
+        hear: Callable[[News], None],
     ) -> None:
         self._number = number
         self._process = process
         self._listening = asyncio.create_task(self._listen(reader))
         self._writer = writer
-        self._on_loaded = on_loaded
+        self._tell = hear
         self._loop = asyncio.get_running_loop()
         self._settings: Settings | None = None
         self._serving_since: float | None = None
         self._ending: Ending | None = None
         self._kill: asyncio.TimerHandle | None = None
-        self._patience = self._loop.call_later(SLOW_START, self._say_it_is_slow)
+        self._patience = self._wait_patiently()
         self.stats = Stats()
 
     @classmethod
-    async def start(cls, word: Start, on_loaded: Callable[[Settings], None]) -> Child:
+    async def start(cls, word: Start, hear: Callable[[News], None]) -> Child:
         """Start a process.
 
         Args:
             word: What it shall run.
-            on_loaded: Called with its settings when it has loaded the App.
+            hear: Told what it has come to.
 
         Raises:
             OSError: There can't be one more process.
@@ -97,7 +115,7 @@ class Child:
             except BaseException:
                 writer.close()
                 raise
-        child = cls(word.number, process, reader, writer, on_loaded)
+        child = cls(word.number, process, reader, writer, hear)
         child._send(word)
         return child
 
@@ -149,7 +167,9 @@ class Child:
     def _hear(self, word: ToSupervisor) -> None:
         if isinstance(word, Loaded):
             self._settings = word.settings
-            self._on_loaded(word.settings)
+            self._patience.cancel()
+            self._patience = self._wait_patiently()
+            self._tell(word)
         elif isinstance(word, Serving):
             self._serve()
         else:
@@ -162,6 +182,10 @@ class Child:
         self._patience.cancel()
         if self._serving_since is None:
             self._serving_since = self._loop.time()
+
+    def _wait_patiently(self) -> asyncio.TimerHandle:
+        slow = Slow(self._number, SLOW_START, loaded=self._settings is not None)
+        return self._loop.call_later(SLOW_START, self._tell, slow)
 
     def _send(self, word: ToWorker) -> None:
         self._writer.write(pipe.pack(word))
@@ -178,28 +202,13 @@ class Child:
         )
         self.kill()
 
-    def _say_it_is_slow(self) -> None:
-        details = {"number": self._number, "seconds": SLOW_START}
-        if self._settings is None:
-            log.warning(
-                "process %(number)d still loads its App after %(seconds)g s", details
-            )
-        else:
-            log.warning(
-                "process %(number)d takes no jobs yet after %(seconds)g s: it waits for"
-                " the broker, or for its lifespan or start hooks",
-                details,
-            )
-
 
 async def _spawn(number: int) -> asyncio.subprocess.Process:
     """Start the process with its signals held back until it can handle them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return await asyncio.create_subprocess_exec(
-            *command("supervised", number),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(number,),
+            *command("supervised", number), pass_fds=(number,)
         )
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

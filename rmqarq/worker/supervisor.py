@@ -18,9 +18,10 @@ from rmqarq.settings import Settings
 from rmqarq.stats import Stats
 from rmqarq.worker import reports
 from rmqarq.worker.changes import changes, directories_of
-from rmqarq.worker.child import Child
+from rmqarq.worker.child import Child, News
 from rmqarq.worker.ending import Ending, Why, worst
 from rmqarq.worker.interpreter import death
+from rmqarq.worker.line import Loaded
 from rmqarq.worker.process import replaced
 from rmqarq.worker.restarts import (
     Again,
@@ -77,7 +78,7 @@ class Supervisor:
         self._signal: str | None = None
         self._forced = False
         self._hopeless: int | None = None
-        self._problem: ConfigurationError | None = None
+        self._problem: Exception | None = None
         self._logs = False
         self._began = 0.0
         self.total = Stats()
@@ -158,7 +159,7 @@ class Supervisor:
             self._start, number=place.number, flags=self._flags()
         )
         try:
-            child = await Child.start(word, self._learn)
+            child = await Child.start(word, self._hear)
         except OSError as error:
             self._set_up_log()
             log.error(  # noqa: TRY400
@@ -241,6 +242,23 @@ class Supervisor:
 
     # --- what they say ---
 
+    def _hear(self, news: News) -> None:
+        if isinstance(news, Loaded):
+            self._learn(news.settings)
+            return
+        self._set_up_log()
+        details = {"number": news.number, "seconds": news.seconds}
+        if news.loaded:
+            log.warning(
+                "process %(number)d takes no jobs yet after %(seconds)g s: it waits for"
+                " the broker, or for its lifespan or start hooks",
+                details,
+            )
+        else:
+            log.warning(
+                "process %(number)d still loads its App after %(seconds)g s", details
+            )
+
     def _learn(self, settings: Settings) -> None:
         """Take in the settings of a process that has loaded its App."""
         self._settings = settings
@@ -281,7 +299,7 @@ class Supervisor:
             if place.child is not None:
                 place.child.halt(self._signal)
 
-    def _fail(self, problem: ConfigurationError) -> None:
+    def _fail(self, problem: Exception) -> None:
         self._problem = problem
         self._halt()
 
@@ -298,7 +316,7 @@ class Supervisor:
                     place.changed.set()
                     if place.child is not None:
                         place.child.halt()
-        except ConfigurationError as error:
+        except Exception as error:
             self._fail(error)
 
     # --- how it ended ---

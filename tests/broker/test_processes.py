@@ -33,6 +33,18 @@ if TYPE_CHECKING:
 BURST = ("--burst", "--burst-check-interval", "0.2")
 
 
+IMPATIENT = (
+    "from rmqarq.worker import child; child.SLOW_START = 0.3;"
+    "from rmqarq.cli import main; main()"
+)
+
+
+def impatient(worker: WorkerProcess) -> WorkerProcess:
+    """Let the supervisor find a start slow at once."""
+    worker.command[1:3] = ["-c", IMPATIENT]
+    return worker
+
+
 def own(directory: Path, text: str, *args: str, **env: str) -> WorkerProcess:
     """Make a worker of a module that a test writes."""
     (directory / "own.py").write_text(text)
@@ -169,9 +181,11 @@ async def test_a_process_that_has_run_enough_jobs_is_replaced(node: Node) -> Non
     with node.worker("--processes", "2", "--max-jobs", "10") as worker:
         await until(lambda: node.ledger.count("done") == 40, 30)
         await wait_for(worker, "has run enough jobs; a new one starts")
+        await until(lambda: len(started(worker.output)) >= 4, 30)
+        os.kill(children(worker.pid)[-1], signal.SIGTERM)  # an operator, say
+        await wait_for(worker, "ended with exit code 0; a new one starts in 0.5 s")
         worker.terminate()
         assert await wait(worker) == 0, worker.output
-    assert len(started(worker.output)) >= 4
     (line,) = farewells(worker.output)
     assert "SIGTERM ◆ 40 completed" in line
 
@@ -232,7 +246,8 @@ async def test_a_refused_queue_ends_all_with_the_code_of_a_single_worker(
 
 async def test_sigterm_while_the_app_is_loading_is_not_lost(tmp_path: Path) -> None:
     text = "import time\nprint('loading', flush=True)\ntime.sleep(30)\n"
-    with own(tmp_path, text, "--processes", "3") as worker:
+    with impatient(own(tmp_path, text, "--processes", "3")) as worker:
+        await wait_for(worker, "process 1 still loads its App after 0.3 s")
         await wait_for(worker, "loading")
         (child,) = children(worker.pid)
         worker.terminate()
@@ -240,14 +255,14 @@ async def test_sigterm_while_the_app_is_loading_is_not_lost(tmp_path: Path) -> N
         assert await wait(worker) == 0, worker.output
         assert time.monotonic() - began < 3
     assert not lives(child)
-    assert worker.output.count("loading") == 1
+    assert worker.output.count("loading\n") == 1
     assert "Traceback" not in worker.output
 
 
 async def test_sigterm_while_no_broker_is_reached_is_not_lost(node: Node) -> None:
     url = "amqp://guest:guest@127.0.0.1:1/"
-    with node.worker("--processes", "2", url=url) as worker:
-        await wait_for(worker, "attempt 1")
+    with impatient(node.worker("--processes", "2", url=url)) as worker:
+        await wait_for(worker, "process 2 takes no jobs yet after 0.3 s")
         worker.terminate()
         assert await wait(worker) == 0, worker.output
     assert "SIGTERM ◆ 0 completed" in worker.output
