@@ -16,6 +16,7 @@ from rmqarq.stats import Stats
 from rmqarq.worker import pipe
 from rmqarq.worker.interpreter import command
 from rmqarq.worker.line import (
+    MARGIN,
     Ended,
     Force,
     Halt,
@@ -177,6 +178,8 @@ class Child:
             if isinstance(word, Ended):
                 self._serve()
                 self._ending = word.ending
+                if self._kill is None:  # a thread of a task may hold it up
+                    self._kill_in(MARGIN)
 
     def _serve(self) -> None:
         self._patience.cancel()

@@ -29,12 +29,15 @@ def replaced(settings: Settings, flags: Mapping[str, Any]) -> Settings:
     return msgspec.structs.replace(settings, **given)
 
 
-def work(worker: Worker, at_end: Callable[[], None] = lambda: None) -> int:
+def work(
+    worker: Worker, at_end: Callable[[], None] | None = None, *, signals: bool = True
+) -> int:
     """Run a worker in an event loop of its own; ends the process if code is left over.
 
     Args:
         worker: It has not run before.
         at_end: Called when it has ended.
+        signals: As for `Worker.run`.
 
     Returns:
         The exit code for the process.
@@ -42,13 +45,16 @@ def work(worker: Worker, at_end: Callable[[], None] = lambda: None) -> int:
     Raises:
         ConfigurationError: As for `Worker.run`.
     """
-    run_to_the_end(partial(_work, worker, at_end))
+    run_to_the_end(partial(_work, worker, at_end, signals))
     return _exit_code(worker)
 
 
-async def _work(worker: Worker, at_end: Callable[[], None]) -> None:
-    await worker.run()
-    at_end()
+async def _work(
+    worker: Worker, at_end: Callable[[], None] | None, signals: bool
+) -> None:
+    await worker.run(signals=signals)
+    if at_end is not None:
+        at_end()
     if worker.left_behind:
         # code that ignores its cancellation would hold up the end of the event
         # loop, or a thread the end of the interpreter, for as long as it likes

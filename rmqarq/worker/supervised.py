@@ -196,7 +196,7 @@ def _run(start: Start, line: Line, control: Control) -> int:
     worker.sums_up = False  # the supervisor does, for all
     control.handle_signals()  # the module of the App may have its own
     control.begin(worker)
-    return work(worker, control.end)
+    return work(worker, control.end, signals=False)
 
 
 def _complain(error: RmqarqError, number: int) -> int:
