@@ -329,19 +329,21 @@ class Supervisor:
             return self._hopeless  # its process has said why
         ending = self._ending()
         reports.farewell(ending, self.total)
+        of_all = [] if ending is None else [ending.exit_code]
         if self._forced:
-            return ending.exit_code
+            return of_all[0]
         codes = [place.last.code for place in self._places if place.last is not None]
-        return worst([*codes, ending.exit_code])
+        return worst([*codes, *of_all])
 
-    def _ending(self) -> Ending:
-        """Give the ending of all: by a signal, or the worst of theirs."""
+    def _ending(self) -> Ending | None:
+        """Give the ending of all: by a signal, or the worst of theirs, if any."""
         dead = self._settings.fail_on_dead and self.total.dead_lettered > 0
         if self._signal is not None:
             why: Why = "forced" if self._forced else "asked to stop"
             return Ending(why, self._signal, dead)
         lasts = [place.last.ending for place in self._places if place.last is not None]
         endings = [each for each in lasts if each is not None]
-        first = Ending("asked to stop")
-        chosen = max(endings, key=lambda each: each.exit_code, default=first)
+        if not endings:
+            return None
+        chosen = max(endings, key=lambda each: each.exit_code)
         return msgspec.structs.replace(chosen, dead_letters=dead)

@@ -217,6 +217,10 @@ async def crash(state):
         began = time.monotonic()
         assert await wait(worker) == 0, worker.output
         assert time.monotonic() - began < 3
+    limit = ("--burst", "--burst-timeout", "1")
+    with own(tmp_path, text, "--processes", "2", *limit, **url) as burst:
+        assert await wait(burst) == 1, burst.output
+    assert "failed ◆ 0 completed" in burst.output.splitlines()[-1]
     for number in (1, 2):
         waits = re.findall(rf"process {number} .* starts in ([\d.]+) s", worker.output)
         assert ["0.5", "1"][: len(waits)] == waits
