@@ -35,13 +35,33 @@ current_job: ContextVar[Context | None] = ContextVar("rmqarq_job", default=None)
 """The job whose code is running; every task of the event loop has its own."""
 
 
-def set_up(level: str, language: str, log_format: str = "text") -> None:
+class Numbered(logging.Filter):
+    """Marks each record with the number of its worker process, as `record.worker`.
+
+    Args:
+        number: 1 for the first of several; `None` for a process that is alone.
+    """
+
+    def __init__(self, number: int | None) -> None:
+        super().__init__()
+        self._number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mark a record, and let it pass."""
+        record.worker = self._number
+        return True
+
+
+def set_up(
+    level: str, language: str, log_format: str = "text", worker: int | None = None
+) -> None:
     """Send the log to standard error, unless the program has set up its own.
 
     Args:
         level: The lowest level shown, such as `INFO`.
         language: `en`, `zh` or `auto`.
         log_format: `text`, or `json` for one object a line.
+        worker: The number of this worker process, when there are several.
     """
     root = logging.getLogger()
     logging.getLogger("rmqarq").setLevel(level)
@@ -51,6 +71,7 @@ def set_up(level: str, language: str, log_format: str = "text") -> None:
         handler = logging.StreamHandler()
         shape = JsonFormatter if log_format == "json" else TextFormatter
         handler.setFormatter(shape(chosen_language(language)))
+        handler.addFilter(Numbered(worker))
         root.addHandler(handler)
         root.setLevel(level)
 
@@ -91,7 +112,7 @@ class _Early(logging.Handler):
 
 
 class TextFormatter(logging.Formatter):
-    """One line a record: time, level, job, sentence.
+    """One line a record: time, level, number of the process, job, sentence.
 
     Args:
         language: `en` or `zh`.
@@ -110,6 +131,9 @@ class TextFormatter(logging.Formatter):
         """Render `record`, translated when the sentence is one of ours."""
         time = self.formatTime(record, "%H:%M:%S")
         line = f"{time}.{int(record.msecs):03d} {record.levelname:<8}"
+        number: int | None = getattr(record, "worker", None)
+        if number is not None:
+            line += f"[{number}] "
         job = current_job.get()
         if job is not None and not record.name.startswith("rmqarq."):
             line += f"[{job.task} {job.job_id}] "  # our own lines name it themselves

@@ -21,8 +21,8 @@ HERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "localhost"}
 
 def ports(settings: Settings) -> tuple[int, ...]:
     """Give the ports on which the processes of a worker serve; none if they do not."""
-    # one process, one port: several would have this one and the next ones
-    return () if settings.health_port is None else (settings.health_port,)
+    first = settings.health_port
+    return () if first is None else tuple(range(first, first + settings.processes))
 
 
 def ask_worker(host: str, port: int, path: Literal["/livez", "/readyz"]) -> None:

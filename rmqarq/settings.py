@@ -58,10 +58,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         delays: `ladder` waits in queues, `plugin` in the delayed-message plugin;
             `auto` takes the plugin where the broker has it.
         serializer: `json` or `msgpack`, for what this App sends.
+        processes: Worker processes that `rmqarq run` starts.
         concurrency: Jobs a worker runs at the same time, per process.
         prefetch: Unfinished messages the broker may send per queue;
             concurrency + 10 % if not given.
-        max_jobs: A worker stops after this many runs.
+        max_jobs: A worker process stops after this many runs; one of several is
+            then replaced by a new one.
         job_timeout: Past it a run is cancelled and counts as failed; `None`: never.
         max_retries: Further attempts after a failed run, for tasks that set none.
         retry_backoff: The first wait between attempts; doubles up to an hour.
@@ -106,6 +108,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     declare: Literal["active", "passive"] = "active"
     delays: Literal["auto", "ladder", "plugin"] = "auto"
     serializer: Literal["json", "msgpack"] = "json"
+    processes: Positive = 1
     concurrency: Positive = 100
     prefetch: Annotated[int, Meta(ge=1, le=65535)] | None = None
     max_jobs: Positive | None = None
@@ -197,6 +200,7 @@ class SettingsFields(TypedDict, total=False):
     declare: Literal["active", "passive"]
     delays: Literal["auto", "ladder", "plugin"]
     serializer: Literal["json", "msgpack"]
+    processes: int
     concurrency: int
     prefetch: int | None
     max_jobs: int | None

@@ -43,3 +43,14 @@ class Stats(Struct):
             name: "?" if (number := getattr(self, name)) is None else number
             for name in self.__struct_fields__
         }
+
+    def add(self, later: Stats) -> None:
+        """Count in what another process has done.
+
+        Args:
+            later: Its counters; what it saw pending is newer than what we know.
+        """
+        for name in self.__struct_fields__[:-1]:
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        if later.pending is not None:
+            self.pending = later.pending

@@ -12,6 +12,7 @@ import pytest
 
 from rmqarq import App, ConfigurationError, Context, Message, State
 from rmqarq.logs import (
+    Numbered,
     TextFormatter,
     catalogue,
     chosen_language,
@@ -50,6 +51,15 @@ def test_a_line_of_a_job_names_task_and_id() -> None:
     finally:
         current_job.reset(token)
     assert "[add" not in plain().format(record("hello", name="myapp"))
+
+
+def test_a_line_of_one_of_several_processes_begins_with_its_number() -> None:
+    marked = record("hello", name="myapp")
+    assert Numbered(2).filter(marked)
+    assert vars(marked)["worker"] == 2
+    assert plain().format(marked).endswith(" [2] hello")
+    assert Numbered(None).filter(marked)
+    assert "[" not in plain().format(marked)
 
 
 def test_our_sentences_are_chinese_when_chinese_is_chosen() -> None:

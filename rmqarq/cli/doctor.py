@@ -38,7 +38,7 @@ def doctor(app: Path, *, url: Url = None, as_json: Json = False) -> None:
 
 
 def _findings(path: str, url: str | None) -> Sequence[Finding]:
-    logs.set_up("WARNING", "auto")
+    logs.set_up("WARNING", output.language())
     found = loaded(path, url)
     return [found] if isinstance(found, Finding) else asyncio.run(examine(found, path))
 

@@ -11,13 +11,8 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from rmqarq.cli import check, dlq, doctor, lost, output, queue, run, tasks, translated
-from rmqarq.errors import (
-    AppNotFound,
-    ConfigurationError,
-    NotFound,
-    RmqarqError,
-    TransportError,
-)
+from rmqarq.errors import AppNotFound, RmqarqError
+from rmqarq.worker.ending import code_of
 
 program = typer.Typer(
     name="rmqarq",
@@ -62,14 +57,6 @@ def options(
     """Typed background tasks on RabbitMQ."""
 
 
-def _code(error: RmqarqError) -> int:
-    if isinstance(error, AppNotFound | NotFound):
-        return 2
-    if isinstance(error, TransportError):
-        return 4
-    return 3 if isinstance(error, ConfigurationError) else 1
-
-
 def main() -> NoReturn:
     """Run the program and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
@@ -82,7 +69,7 @@ def main() -> NoReturn:
         if isinstance(error, AppNotFound) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         output.aside("{program}: {problem}", program="rmqarq", problem=error)
-        sys.exit(_code(error))
+        sys.exit(code_of(error))
     except typer.Abort:
         output.aside("Aborted.")
         sys.exit(1)

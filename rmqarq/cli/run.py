@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import os
 import sys
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal, NoReturn
 
-import msgspec
 import typer
 
 from rmqarq import logs
 from rmqarq.cli import output
 from rmqarq.loader import load
-from rmqarq.worker import Worker
-from rmqarq.worker.event_loop import run_to_the_end
-
-if TYPE_CHECKING:
-    from rmqarq.app import App
-    from rmqarq.settings import Settings
-
+from rmqarq.worker.changes import require_watchfiles
+from rmqarq.worker.line import Start
+from rmqarq.worker.process import replaced, work
+from rmqarq.worker.supervisor import Supervisor
+from rmqarq.worker.worker import Worker
 
 Path = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is.")]
 BurstMode = Annotated[
@@ -59,7 +55,16 @@ PrefetchCount = Annotated[
 Concurrency = Annotated[
     int | None, typer.Option("--concurrency", "-c", help="Jobs at the same time.")
 ]
-MaxJobs = Annotated[int | None, typer.Option(help="Stop after so many jobs.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes; each runs its own jobs.")
+]
+Reload = Annotated[
+    bool, typer.Option("--reload", help="Start anew when Python files change.")
+]
+MaxJobs = Annotated[
+    int | None,
+    typer.Option(help="Stop after so many jobs; one of several is then replaced."),
+]
 FailOnDead = Annotated[
     bool,
     typer.Option("--fail-on-dead", help="Exit with 5 when jobs were dead-lettered."),
@@ -92,6 +97,8 @@ def run(  # noqa: PLR0913 - one parameter a flag
     queue: Queues = None,
     prefetch_count: PrefetchCount = None,
     concurrency: Concurrency = None,
+    processes: Processes = None,
+    reload: Reload = False,
     max_jobs: MaxJobs = None,
     fail_on_dead: FailOnDead = False,
     log_level: LogLevel = None,
@@ -107,7 +114,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     permissions; 4 a burst cut short, or no broker in a burst; 5 dead letters with
     --fail-on-dead; 130 or 143 forced by a second signal.
     """
-    flags: dict[str, Any] = {
+    flags = {
         "burst": burst or None,
         "burst_timeout": burst_timeout,
         "burst_check_interval": burst_check_interval,
@@ -120,40 +127,47 @@ def run(  # noqa: PLR0913 - one parameter a flag
         "fail_on_dead": fail_on_dead or None,
         "log_level": log_level.upper() if log_level else None,
         "log_format": log_format,
+        "language": output.asked_for.get(),
         "shutdown_grace": shutdown_grace,
         "health_port": health_port,
     }
-    found, settings = _prepared(app, flags)
-    worker = Worker(found, settings, queues=queue or (), path=app)
-    run_to_the_end(partial(_work, worker))
-    raise typer.Exit(_exit_code(worker))
-
-
-def _prepared(path: str, flags: dict[str, Any]) -> tuple[App[Any], Settings]:
-    """Load the App, and set up the log as flags and settings want it."""
-    with logs.held(output.language()):
-        found = load(path)
-        given = {**flags, "language": output.asked_for.get()}
-        settings = _replaced(found.settings, given)
-        logs.set_up(settings.log_level, settings.language, settings.log_format)
-    return found, settings
-
-
-def _replaced(settings: Settings, flags: dict[str, Any]) -> Settings:
-    """Put the flags that were given over the settings."""
     given = {name: value for name, value in flags.items() if value is not None}
-    return msgspec.structs.replace(settings, **given)
+    start = Start(app, 1, given, tuple(queue or ()), reload)
+    if reload:
+        _refuse_reload(burst)
+    if reload or (processes or 1) > 1:
+        raise typer.Exit(asyncio.run(Supervisor(start, processes).run()))
+    raise typer.Exit(_run_here(start, processes))
 
 
-async def _work(worker: Worker) -> None:
-    await worker.run()
-    if worker.left_behind:
-        # code that ignores its cancellation would hold up the end of the event
-        # loop, or a thread the end of the interpreter, for as long as it likes
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(_exit_code(worker))
+def _refuse_reload(burst: bool) -> None:
+    if burst:
+        raise typer.BadParameter(
+            "it waits for changes, and --burst ends when the queues are empty",
+            param_hint="--reload",
+        )
+    require_watchfiles()
 
 
-def _exit_code(worker: Worker) -> int:
-    return worker.ending.exit_code if worker.ending is not None else 1
+def _run_here(start: Start, processes: int | None) -> int:
+    """Run the one worker in this process; begin anew when there shall be several."""
+    arguments = sys.argv[1:]  # the module of the App may change them
+    with logs.held(output.language()):
+        found = load(start.path)
+        settings = replaced(found.settings, {**start.flags, "processes": processes})
+        if settings.processes > 1:
+            _begin_anew(arguments, settings.processes)
+        logs.set_up(settings.log_level, settings.language, settings.log_format)
+    worker = Worker(found, settings, queues=start.queues, path=start.path)
+    return work(worker)
+
+
+def _begin_anew(arguments: list[str], processes: int) -> NoReturn:
+    """Become the supervisor, without the App and whatever its module has started."""
+    python = ["-m", "rmqarq"]  # for a program that has made up its own arguments
+    if sys.orig_argv[-len(arguments) :] == arguments:
+        python = sys.orig_argv[1 : -len(arguments)]
+    place = arguments.index("run") + 1
+    arguments[place:place] = ["--processes", str(processes)]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *python, *arguments])

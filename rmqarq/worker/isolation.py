@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import socket
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from rmqarq.errors import Phrase
 from rmqarq.outcome import Crashed, Outcome, Released
 from rmqarq.worker import pipe
 from rmqarq.worker.admission import Postponed
 from rmqarq.worker.executor import timeout_of
+from rmqarq.worker.interpreter import command, death
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,20 +40,6 @@ LAST_WORDS = 0.5
 DYING = 5.0
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
 UNKNOWN_THERE = 30.0
-
-# -P, and the paths last: no file here may pass for a module of the standard library;
-# and this very package, though the paths may lead to another one
-PACKAGE = Path(__file__).parents[1] / "__init__.py"
-PROGRAM = """
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-sys.path += sys.argv[4:]
-spec = spec_from_file_location("rmqarq", sys.argv[3])
-sys.modules["rmqarq"] = package = module_from_spec(spec)
-spec.loader.exec_module(package)
-from rmqarq.worker.isolated import main
-main()
-"""
 
 
 class Isolation:
@@ -271,7 +253,7 @@ class Child:
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *_command(theirs.fileno()),
+                    *command("isolated", theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                 )
@@ -322,9 +304,7 @@ class Child:
         """Say how the process ended."""
         code = await self._dead
         self._writer.close()
-        if code < 0:
-            return Phrase("killed by {signal}", signal=_signal_name(-code))
-        return Phrase("ended with exit code {code}", code=code)
+        return death(code)
 
     def kill(self) -> None:
         """End the process at once."""
@@ -382,17 +362,3 @@ def _ended(answer: asyncio.Future[Outcome]) -> Outcome | None:
         return None
     outcome = answer.result()
     return None if isinstance(outcome, Crashed) else outcome
-
-
-def _command(number: int) -> list[str]:
-    """Make the command line of a process that talks through a file descriptor."""
-    paths = [os.fsdecode(each) for each in sys.path]
-    numbers = (str(number), str(os.getpid()))
-    return [sys.executable, "-P", "-c", PROGRAM, *numbers, str(PACKAGE), *paths]
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -100,7 +100,7 @@ ToChild: TypeAlias = Start | Order | Interrupt | Leave
 ToWorker: TypeAlias = Ready | Refused | Ended
 
 
-def pack(word: ToChild | ToWorker) -> bytes:
+def pack(word: Struct) -> bytes:
     """Encode one frame, its length first."""
     body = msgspec.msgpack.encode(word)
     return len(body).to_bytes(LENGTH, "big") + body
@@ -108,14 +108,27 @@ def pack(word: ToChild | ToWorker) -> bytes:
 
 def to_child(body: bytes) -> ToChild:
     """Decode a frame that the worker sent."""
-    word: ToChild = _decoder(ToChild).decode(body)
+    word: ToChild = unpacked(ToChild, body)
     return word
 
 
 def to_worker(body: bytes) -> ToWorker:
     """Decode a frame that the isolated process sent."""
-    word: ToWorker = _decoder(ToWorker).decode(body)
+    word: ToWorker = unpacked(ToWorker, body)
     return word
+
+
+def unpacked(kind: Any, body: bytes) -> Any:
+    """Decode a frame as one of the words of a side.
+
+    Args:
+        kind: The union of these words.
+        body: The frame without its length.
+
+    Raises:
+        msgspec.DecodeError: It is none of them.
+    """
+    return _decoder(kind).decode(body)
 
 
 @cache

@@ -30,7 +30,7 @@ from rmqarq.worker.rounds import Rounds
 from rmqarq.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine
 
     from rmqarq.app import App
     from rmqarq.settings import Settings
@@ -56,6 +56,8 @@ class Worker:
     Attributes:
         stats: What was done so far.
         ending: Why the worker ended; `None` while it runs.
+        serving: Whether it has begun to take jobs.
+        sums_up: Whether it writes a line at its end about what it did.
 
     Raises:
         ConfigurationError: A queue name that can't be used.
@@ -78,11 +80,14 @@ class Worker:
         self.settings = app.settings
         self.stats = Stats()
         self.ending: Ending | None = None
+        self.serving = False
+        self.sums_up = True
         self._given_queues = tuple(dict.fromkeys(queues))
         for queue in self._given_queues:
             check_name(queue)
         self._path = path
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[Any] | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._dispatcher: Dispatcher | None = None
@@ -122,16 +127,14 @@ class Worker:
                 being imported for its App.
         """
         refuse_while_importing()
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         for each in self.app.registry:
             each.prepare()
         self.app.retain()
         monitor = Monitor(self.app, self.settings, self.stats, self._stop, self.queues)
         watcher: asyncio.Task[None] | None = None
         if signals and threading.current_thread() is threading.main_thread():
-            main = asyncio.current_task()
-            assert main is not None, "a coroutine runs in a task"
-            watcher = asyncio.create_task(self._watch_signals(main))
+            watcher = asyncio.create_task(self._watch_signals())
         try:
             await monitor.open()
             if await self._connect():
@@ -143,27 +146,36 @@ class Worker:
         finally:
             if watcher is not None:
                 watcher.cancel()
-            self._judge()
-            self.stats.reconnects = self.app.transport.reconnects
-            reports.farewell(self.ending, self.stats)
+            self._sum_up()
             with anyio.CancelScope(shield=True):
                 await self.app.transport.close_consumers()
                 await self.app.release()
                 await monitor.close()
         return self.stats
 
-    def _judge(self) -> None:
-        """Tell, now that all is counted, whether dead letters spoil the ending."""
+    def _sum_up(self) -> None:
+        """Tell, now that all is counted, how it was; dead letters may spoil it."""
         if self.ending is not None and self.settings.fail_on_dead:
             dead = self.stats.dead_lettered > 0
             self.ending = msgspec.structs.replace(self.ending, dead_letters=dead)
+        self.stats.reconnects = self.app.transport.reconnects
+        if self.sums_up:
+            reports.farewell(self.ending, self.stats)
 
     def stop(self) -> None:
         """Stop in order; may be called from any thread, before `run` too."""
-        if self._loop is None:
-            self._request("asked to stop")
-        else:
-            self._loop.call_soon_threadsafe(self._request, "asked to stop")
+        self._soon(self._request, "asked to stop")
+
+    def heed(self, name: str, *, force: bool = False) -> None:
+        """Do what a signal asks for; may be called from any thread, before `run` too.
+
+        For programs that receive the signals themselves.
+
+        Args:
+            name: The signal, such as `SIGTERM`.
+            force: Stop at once: what runs is delivered again. By default in order.
+        """
+        self._soon(self._force_stop if force else self._stop_in_order, name)
 
     # --- the life of the worker ---
 
@@ -220,6 +232,7 @@ class Worker:
             ]
             await self._unless_stopped(intake.start())
             monitor.starting = False
+            self.serving = not self._stop.is_set()
             await self._unless_stopped(asyncio.gather(intake.failed(), *helpers))
         finally:
             for helper in helpers:
@@ -306,21 +319,34 @@ class Worker:
             self.ending = Ending(why, name)
             self._stop.set()
 
-    async def _watch_signals(self, main: asyncio.Task[Any]) -> None:
+    def _soon(self, act: Callable[..., None], *arguments: str) -> None:
+        if self._loop is None:
+            act(*arguments)
+        else:
+            self._loop.call_soon_threadsafe(act, *arguments)
+
+    async def _watch_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
             async for number in received:
                 name = signal.Signals(number).name
-                if not self._stop.is_set():
-                    log.info("received %(signal)s, stopping", {"signal": name})
-                    self._request("asked to stop", name)
+                if self._stop.is_set():
+                    self._force_stop(name)
                 else:
-                    log.warning(
-                        "received %(signal)s again, stopping now", {"signal": name}
-                    )
-                    self.ending = Ending("forced", name)
-                    self._force.set()
-                    # whatever still holds it up, a hook say, is cancelled
-                    main.get_loop().call_later(FORCE_GRACE, main.cancel)
+                    self._stop_in_order(name)
+
+    def _stop_in_order(self, name: str) -> None:
+        if not self._stop.is_set():
+            log.info("received %(signal)s, stopping", {"signal": name})
+            self._request("asked to stop", name)
+
+    def _force_stop(self, name: str) -> None:
+        log.warning("received %(signal)s again, stopping now", {"signal": name})
+        self.ending = Ending("forced", name)
+        self._stop.set()
+        self._force.set()
+        if self._loop is not None and self._main is not None:
+            # whatever still holds it up, a hook say, is cancelled
+            self._loop.call_later(FORCE_GRACE, self._main.cancel)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

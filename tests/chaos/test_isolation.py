@@ -60,6 +60,19 @@ async def test_a_suspect_finds_everything_as_in_a_worker(lane: Lane) -> None:
     await lane.empty()
 
 
+async def test_a_process_of_a_supervisor_isolates_as_a_worker_does(lane: Lane) -> None:
+    await lane.suspect(("inspect", 5), ("killer",))
+    with lane.burst("--processes", "2") as worker:
+        assert await ended(worker, 40) == 0, worker.output
+    (seen,) = lane.notes("inspect")
+    (good,) = lane.pids("good")
+    assert len({worker.pid, seen["pid"], good}) == 3
+    (letter,) = await dead_letters(lane.url, lane.queue, 1)
+    assert letter.headers["x-rmqarq-reason"] == "crashed"
+    assert "2 completed ◆ 1 failed" in worker.output.splitlines()[-1]
+    await lane.empty()
+
+
 async def test_the_retries_of_a_suspect_stay_in_isolation(lane: Lane) -> None:
     (job,) = await lane.suspect(("again", 1))
     async with lane.embedded(retry_backoff=0.05) as worker:
