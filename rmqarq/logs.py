@@ -48,7 +48,8 @@ class Numbered(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mark a record, and let it pass."""
-        record.worker = self._number
+        if self._number is not None:
+            record.worker = self._number
         return True
 
 
