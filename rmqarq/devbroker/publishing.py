@@ -1,0 +1,276 @@
+"""The publishing side of a channel: contents put together, routed, and confirmed."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
+
+from rmqarq.devbroker import fields
+from rmqarq.devbroker.arguments import expiration
+from rmqarq.devbroker.deaths import carbon_copies
+from rmqarq.devbroker.fields import KIND_NAMES, Reader
+from rmqarq.devbroker.frames import Method, content, method
+from rmqarq.devbroker.host import REPLY_TO as REPLY_QUEUE
+from rmqarq.devbroker.message import Message
+from rmqarq.devbroker.properties import (
+    EXPIRATION,
+    HEADERS,
+    PRIORITY,
+    REPLY_TO,
+    USER_ID,
+    Properties,
+    flags_of,
+)
+from rmqarq.devbroker.refusal import Refusal, access_refused, precondition_failed
+
+if TYPE_CHECKING:
+    from rmqarq.devbroker.host import Host
+    from rmqarq.devbroker.link import Link
+
+PUBLISH = Method(60, 40)
+ACK = Method(60, 80)
+NACK = Method(60, 120)
+LARGEST = 134_217_728  # bytes of a body; rabbit.max_message_size
+MOST_CACHED = 1024
+
+_RETURN = b"".join(
+    (fields.short(60), fields.short(50), fields.short(312), fields.shortstr("NO_ROUTE"))
+)
+_MANDATORY, _IMMEDIATE = 1, 2
+_LOOK_INTO = PRIORITY | REPLY_TO | EXPIRATION | USER_ID
+
+
+class Published(NamedTuple):
+    """A message with what the client wants to know about it."""
+
+    message: Message
+    mandatory: bool
+
+
+class Publishing:
+    """What a channel does with what a client publishes.
+
+    Args:
+        number: Of the channel.
+        link: Its connection.
+        host: The virtual host.
+    """
+
+    def __init__(self, number: int, link: Link, host: Host) -> None:
+        self._number = number
+        self._link = link
+        self._host = host
+        self._method: bytes | None = None
+        self._header: bytes | None = None
+        self._pieces: list[bytes] = []
+        self._missing = 0
+        self._addresses: dict[bytes, tuple[bytes, str, str]] = {}
+        self.confirming = False
+        self.transaction: list[Published] | None = None
+        self.reply_name = ""  # who is told to answer here, if anybody listens
+        self._sequence = 0
+        self._settled = ACK  # what is to be said about the last ones
+        self._last = 0
+        self._count = 0
+
+    @property
+    def assembling(self) -> bool:
+        """Whether the frames of a content are still to come."""
+        return self._method is not None
+
+    # --- putting it together ---
+
+    def begin(self, payload: bytes) -> None:
+        """Take the method; header and body follow."""
+        if self._method is not None:
+            raise self._unexpected()
+        self._method = payload
+
+    def header(self, payload: bytes) -> None:
+        """Take the content header."""
+        if self._method is None or self._header is not None:
+            raise self._unexpected()
+        class_id = int.from_bytes(payload[:2], "big")
+        if class_id != PUBLISH.class_id:
+            raise Refusal(
+                505,
+                "expected content header for class 60, got one for class"
+                f" {class_id} instead",
+            )
+        self._header = payload
+        self._missing = int.from_bytes(payload[4:12], "big")
+        if not self._missing:
+            self._complete(b"")
+
+    def body(self, payload: bytes) -> None:
+        """Take a piece of the body."""
+        if self._header is None:
+            raise self._unexpected()
+        self._missing -= len(payload)
+        if self._missing > 0 or self._pieces:
+            self._pieces.append(payload)
+            if self._missing > 0:
+                return
+            payload = b"".join(self._pieces)
+            self._pieces = []
+        self._complete(payload)
+
+    def _unexpected(self) -> Refusal:
+        wanted = "method"
+        if self._header is not None:
+            wanted = "content body"
+        elif self._method is not None:
+            wanted = "content header"
+        which = " for class 60" if wanted == "content header" else ""
+        return Refusal(
+            505, f"expected {wanted}{which} frame, got non {wanted} frame instead"
+        )
+
+    def _complete(self, body: bytes) -> None:
+        payload, header = self._method or b"", self._header or b""
+        self._method = self._header = None
+        bits = payload[-1]
+        if bits & _IMMEDIATE:
+            raise Refusal(540, "immediate=true")
+        if len(body) > LARGEST:
+            raise precondition_failed(
+                f"message size {len(body)} is larger than max size {LARGEST}"
+            )
+        address, exchange, key = self._address(payload[6:-1])
+        if self._host.exchange(exchange).internal:
+            what = self._host.exchange_words(exchange)
+            raise access_refused(f"cannot publish to internal {what}")
+        message = self._message(exchange, key, header, body)
+        message.address = address
+        published = Published(message, bool(bits & _MANDATORY))
+        if self.transaction is not None:
+            self.transaction.append(published)
+        else:
+            self._publish(published)
+
+    def _address(self, raw: bytes) -> tuple[bytes, str, str]:
+        known = self._addresses.get(raw)
+        if known is None:
+            if len(self._addresses) >= MOST_CACHED:
+                self._addresses.clear()
+            reader = Reader(raw)
+            known = raw, reader.shortstr(), reader.shortstr()
+            self._addresses[raw] = known
+        return known
+
+    # --- reading it ---
+
+    def _message(self, exchange: str, key: str, header: bytes, body: bytes) -> Message:
+        flags = flags_of(header)
+        copies = flags & HEADERS and (b"\x02CC" in header or b"\x03BCC" in header)
+        if not flags & _LOOK_INTO and not copies:
+            return Message(exchange, key, header, body)
+        properties = Properties(header)
+        self._check_user(properties)
+        lifetime = properties.text(EXPIRATION)
+        changes: dict[int, bytes | None] = {}
+        if properties.text(REPLY_TO) == REPLY_QUEUE:
+            changes[REPLY_TO] = fields.shortstr(self._reply_name())
+        keys: tuple[str, ...] = ()
+        if copies:
+            keys = (key, *self._copies(properties, changes))
+        return Message(
+            exchange,
+            key,
+            properties.changed(changes) if changes else header,
+            body,
+            keys=keys,
+            priority=properties.octet(PRIORITY) or 0,
+            expiration=None if lifetime is None else expiration(lifetime),
+        )
+
+    def _check_user(self, properties: Properties) -> None:
+        claimed = properties.text(USER_ID)
+        if claimed is not None and claimed != self._link.user:
+            raise precondition_failed(
+                f"user_id property set to '{claimed}' but authenticated user was"
+                f" '{self._link.user}'"
+            )
+
+    def _reply_name(self) -> str:
+        if not self.reply_name:
+            raise precondition_failed("fast reply consumer does not exist")
+        return self.reply_name
+
+    def _copies(
+        self, properties: Properties, changes: dict[int, bytes | None]
+    ) -> list[str]:
+        headers = properties.table(HEADERS)
+        for name in ("CC", "BCC"):
+            given = headers.get(name)
+            if given is not None and given.kind != "A":
+                kind = KIND_NAMES[given.kind]
+                raise precondition_failed(
+                    "invalid message: {error,{unacceptable_type_in_header,"
+                    f'"{name}",{kind}}}}}'
+                )
+        copies = carbon_copies(headers)
+        if headers.pop("BCC", None) is not None:
+            changes[HEADERS] = fields.table(headers)
+        return copies
+
+    # --- sending it on its way ---
+
+    def _publish(self, published: Published) -> bool:
+        host, message = self._host, published.message
+        # it may be gone since, when a transaction is committed
+        queues = host.route(host.exchange(message.exchange), message)
+        if not queues and published.mandatory:
+            self._return(message)
+        taken = True
+        for queue in queues:
+            taken = queue.publish(message) and taken
+        if self.confirming:
+            self._settle(ACK if taken else NACK)
+        return taken
+
+    def _return(self, message: Message) -> None:
+        payload = _RETURN + message.addressed()
+        self._link.write(
+            content(
+                self._number,
+                payload,
+                message.header,
+                message.body,
+                self._link.frame_max,
+            )
+        )
+
+    def commit(self) -> bool:
+        """Publish what the transaction holds, and begin the next one.
+
+        Returns:
+            Whether no queue has rejected any of it.
+        """
+        published, self.transaction = self.transaction or [], []
+        return all([self._publish(each) for each in published])
+
+    def listen_for_replies(self) -> str:
+        """Make up the name under which others answer to this channel."""
+        self.reply_name = f"{REPLY_QUEUE}.{secrets.token_urlsafe(24)}"
+        return self.reply_name
+
+    # --- confirming it ---
+
+    def _settle(self, how: Method) -> None:
+        self._sequence += 1
+        if how is not self._settled:
+            self.flush()
+            self._settled = how
+        if not self._count:
+            self._link.flush_later(self._number)
+        self._last = self._sequence
+        self._count += 1
+
+    def flush(self) -> None:
+        """Send the confirms that are due: many at once where they can be."""
+        if self._count:
+            multiple = b"\x01" if self._count > 1 else b"\x00"
+            last = fields.longlong(self._last) + multiple
+            self._link.write(method(self._number, self._settled, last))
+            self._count = 0
