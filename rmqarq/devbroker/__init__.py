@@ -5,7 +5,7 @@ but Python. It is no production broker: it writes nothing to disk, knows one nod
 permissions, and everything in it is gone when it ends.
 """
 
-from rmqarq.devbroker.broker import Broker
+from rmqarq.devbroker.broker import Broker, Depth
 from rmqarq.devbroker.clock import Clock
 
-__all__ = ["Broker", "Clock"]
+__all__ = ["Broker", "Clock", "Depth"]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rmqarq.devbroker.fields import INTEGERS, KIND_NAMES, Field, Table
+from rmqarq.devbroker.checks import CHECKS, QUEUE_TYPE, integer, too_long
+from rmqarq.devbroker.fields import KIND_NAMES, Table
 from rmqarq.devbroker.refusal import Refusal, precondition_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Mapping
 
-TEN_YEARS = 315_360_000_000  # milliseconds; RabbitMQ takes none longer
-MOST_PRIORITIES = 255
+    from rmqarq.devbroker.checks import Check
 
 _COMMON = (
     "x-expires",
@@ -92,7 +92,7 @@ def queue_policy(what: str, arguments: Table) -> Policy:
     Raises:
         Refusal: One is not valid, or not for this type of queue.
     """
-    _check(what, arguments, {"x-queue-type": _queue_type})
+    _check(what, arguments, {"x-queue-type": QUEUE_TYPE})
     kind = str(_value(arguments, "x-queue-type") or "classic")
     if kind == "stream":
         # RabbitMQ has them; a queue that only looks like one would be worse than none
@@ -100,7 +100,7 @@ def queue_policy(what: str, arguments: Table) -> Policy:
             540, f"{what}: streams are not supported by the rmqarq dev broker"
         )
     known = KNOWN[kind]
-    _check(what, arguments, {name: _CHECKS[name] for name in _CHECKS if name in known})
+    _check(what, arguments, {name: CHECKS[name] for name in CHECKS if name in known})
     for name in arguments:
         if name in OTHERS[kind]:
             raise precondition_failed(
@@ -137,7 +137,7 @@ def consumer_priority(what: str, arguments: Table) -> int:
     Raises:
         Refusal: One is not valid.
     """
-    _check(what, arguments, {"x-priority": _integer})
+    _check(what, arguments, {"x-priority": integer})
     return _number(arguments, "x-priority") or 0
 
 
@@ -168,15 +168,13 @@ def expiration(given: str) -> int:
     elif rest:
         problem = f'{{leftover_string,"{rest}"}}'
     else:
-        problem = _too_long(int(given)) or ""
+        problem = too_long(int(given)) or ""
     if problem:
         raise precondition_failed(f"invalid expiration '{given}': {problem}")
     return int(given)
 
 
-def _check(
-    what: str, arguments: Table, checks: dict[str, Callable[[Field, Table], str | None]]
-) -> None:
+def _check(what: str, arguments: Table, checks: Mapping[str, Check]) -> None:
     for name, check in checks.items():
         given = arguments.get(name)
         problem = None if given is None else check(given, arguments)
@@ -197,113 +195,3 @@ def _number(arguments: Table, name: str) -> int | None:
 def _text(arguments: Table, name: str) -> str | None:
     value = _value(arguments, name)
     return value if isinstance(value, str) else None
-
-
-# --- one check for each argument; each gives the problem in Erlang's terms ---
-
-
-def _integer(given: Field, _: Table) -> str | None:
-    if given.kind in INTEGERS:
-        return None
-    return f'"expected integer, got {KIND_NAMES[given.kind]}"'
-
-
-def _not_negative(given: Field, arguments: Table) -> str | None:
-    problem = _integer(given, arguments)
-    value = given.value
-    if problem is None and isinstance(value, int) and value < 0:
-        return f"{{value_negative,{value}}}"
-    return problem
-
-
-def _too_long(value: int) -> str | None:
-    if value < 0:
-        return f"{{value_negative,{value}}}"
-    if value > TEN_YEARS:
-        return f"{{value_too_large,{value}}}"
-    return None
-
-
-def _ttl(given: Field, arguments: Table) -> str | None:
-    problem = _integer(given, arguments)
-    if problem is None and isinstance(given.value, int):
-        return _too_long(given.value)
-    return problem
-
-
-def _expires(given: Field, arguments: Table) -> str | None:
-    if given.kind in INTEGERS and given.value == 0:
-        return "{value_zero,0}"
-    return _ttl(given, arguments)
-
-
-def _max_priority(given: Field, arguments: Table) -> str | None:
-    problem = _not_negative(given, arguments)
-    value = given.value
-    if problem is None and isinstance(value, int) and value > MOST_PRIORITIES:
-        return f"{{max_value_exceeded,{value}}}"
-    return problem
-
-
-def _string(given: Field, _: Table) -> str | None:
-    return None if given.kind == "S" else _unacceptable(given)
-
-
-def _dead_letter_key(given: Field, arguments: Table) -> str | None:
-    problem = _string(given, arguments)
-    if problem is None and "x-dead-letter-exchange" not in arguments:
-        return "routing_key_but_no_dlx_defined"
-    return problem
-
-
-def _bool(given: Field, _: Table) -> str | None:
-    return None if given.kind == "t" else _unacceptable(given)
-
-
-def _unacceptable(given: Field) -> str:
-    return f"{{unacceptable_type,{KIND_NAMES[given.kind]}}}"
-
-
-def _one_of(
-    choices: Iterable[str], problem: str
-) -> Callable[[Field, Table], str | None]:
-    def check(given: Field, _: Table) -> str | None:
-        if given.kind != "S":
-            return _unacceptable(given)
-        if given.value in choices:
-            return None
-        return problem.format(given.value)
-
-    return check
-
-
-def _queue_version(given: Field, arguments: Table) -> str | None:
-    problem = _not_negative(given, arguments)
-    if problem is None and given.value not in (1, 2):
-        return f"\"unsupported queue version '{given.value}'\""
-    return problem
-
-
-_queue_type = _one_of(
-    ("classic", "quorum", "stream"), "\"unsupported queue type '{}'\""
-)
-_CHECKS: dict[str, Callable[[Field, Table], str | None]] = {
-    "x-expires": _expires,
-    "x-message-ttl": _ttl,
-    "x-dead-letter-exchange": _string,
-    "x-dead-letter-routing-key": _dead_letter_key,
-    "x-dead-letter-strategy": _one_of(
-        ("at-most-once", "at-least-once"), "invalid_dlx_strategy"
-    ),
-    "x-max-length": _not_negative,
-    "x-max-length-bytes": _not_negative,
-    "x-max-in-memory-length": _not_negative,
-    "x-max-in-memory-bytes": _not_negative,
-    "x-max-priority": _max_priority,
-    "x-overflow": _one_of(
-        ("drop-head", "reject-publish", "reject-publish-dlx"), "invalid_overflow"
-    ),
-    "x-queue-mode": _one_of(("default", "lazy"), "\"unsupported queue mode '{}'\""),
-    "x-queue-version": _queue_version,
-    "x-single-active-consumer": _bool,
-}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmqarq.devbroker.clock import Clock
-from rmqarq.devbroker.connection import Connection, Shared
+from rmqarq.devbroker.connection import Connection
 from rmqarq.devbroker.host import Host
+from rmqarq.devbroker.session import Realm
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 LOCALHOST = "127.0.0.1"
 GOODBYE = "broker forced connection closure with reason 'shutdown'"
 TURNS = 3  # of the event loop, until what was sent can have been read
+
+
+class Depth(NamedTuple):
+    """How much there is in a queue.
+
+    Args:
+        ready: Messages that wait.
+        unacked: Messages that clients hold.
+        consumers: Who consumes it.
+    """
+
+    ready: int
+    unacked: int
+    consumers: int
 
 
 class Broker:
@@ -45,7 +60,8 @@ class Broker:
     ) -> None:
         self.clock = clock or Clock()
         hosts = {name: Host(name, self.clock) for name in vhosts}
-        self._shared = Shared(users or {"guest": "guest"}, hosts, set())
+        self._realm = Realm(users or {"guest": "guest"}, hosts)
+        self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
 
     async def __aenter__(self) -> Broker:
@@ -104,6 +120,13 @@ class Broker:
         """Connect without a port: the broker is a `transport_factory` of aiormq."""
         return await self.connect()
 
+    def queues(self, vhost: str = "/") -> dict[str, Depth]:
+        """Look at all queues of a virtual host."""
+        return {
+            name: Depth(queue.ready, queue.unacked, len(queue.consumers))
+            for name, queue in self._realm.hosts[vhost].queues.items()
+        }
+
     async def advance(self, seconds: float) -> None:
         """Skip some time: what falls due in it happens now, in order.
 
@@ -121,7 +144,7 @@ class Broker:
         """End all connections, and forget everything."""
         for server in self._servers:
             server.close()
-        connections = list(self._shared.connections)
+        connections = list(self._connections)
         for connection in connections:
             connection.close(GOODBYE)
         if connections:
@@ -134,7 +157,7 @@ class Broker:
         self.clock.close()
 
     def _connection(self) -> Connection:
-        return Connection(self._shared)
+        return Connection(self._realm, self._connections)
 
 
 def _is_loopback(host: str) -> bool:

@@ -83,6 +83,7 @@ class Channel:
         if not consumer.no_ack:
             self.unacked[tag] = Unacked(entry, queue, consumer)
             consumer.unacked += 1
+            queue.unacked += 1
             self.taken += 1
         opening = consumer.opening
         if not opening:
@@ -128,13 +129,13 @@ class Channel:
             Refusal: The channel has delivered no such message, or has no longer.
         """
         if multiple and not tag:
-            found, self.unacked = self.unacked, {}
-            return found
+            everything, self.unacked = self.unacked, {}
+            return everything
         if tag not in self.unacked:
             raise precondition_failed(f"unknown delivery tag {tag}")
         if not multiple:
             return {tag: self.unacked.pop(tag)}
-        found = {}
+        found: dict[int, Unacked] = {}
         for each in self.unacked:
             if each > tag:
                 break
@@ -162,9 +163,10 @@ class Channel:
 
     def _release(self, queue: Queue, found: Iterable[Unacked]) -> None:
         for each in found:
+            queue.unacked -= 1
             if each.consumer is not None:
                 self.taken -= 1
-                queue.settled(each.consumer, 1)
+                queue.settled(each.consumer)
 
     def wake(self) -> None:
         """Let the consumers get messages again that a common limit held back."""
@@ -183,6 +185,7 @@ class Channel:
             queues.setdefault(queue, ([], []))[0].append(consumer)
         for entry, queue, _ in unacked.values():
             queues.setdefault(queue, ([], []))[1].append(entry)
+            queue.unacked -= 1
         for queue, (gone, entries) in queues.items():
             queue.abandon(gone, entries)
         self.host.replies.pop(self.publishing.reply_name, None)

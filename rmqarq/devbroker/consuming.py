@@ -1,4 +1,4 @@
-"""The methods that take messages out of queues, and those that say what became of them."""
+"""The methods that take messages out of queues, and say what became of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rmqarq.devbroker import fields
 from rmqarq.devbroker.arguments import consumer_priority
 from rmqarq.devbroker.channel import Settlement, Unacked
 from rmqarq.devbroker.consumer import Consumer
-from rmqarq.devbroker.declaring import named_queue, open_queue
 from rmqarq.devbroker.frames import Method
 from rmqarq.devbroker.host import REPLY_TO
+from rmqarq.devbroker.naming import named_queue, open_queue
 from rmqarq.devbroker.refusal import Refusal, access_refused, precondition_failed
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def get(channel: Channel, reader: Reader) -> None:
     tag = channel.next_tag()
     if not no_ack:
         channel.unacked[tag] = Unacked(entry, queue, None)
+        queue.unacked += 1
     again = b"\x01" if entry.redelivered else b"\x00"
     address, count = entry.message.addressed(), fields.long(queue.ready)
     channel.publishing.flush()

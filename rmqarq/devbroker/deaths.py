@@ -5,7 +5,7 @@ As `rabbit_dead_letter` of RabbitMQ 3.10 does it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rmqarq.devbroker import fields
 from rmqarq.devbroker.fields import Field, Table, text
@@ -73,13 +73,13 @@ def carbon_copies(headers: Table) -> list[str]:
 def _items(field: Field | None, kind: str = "S") -> list[Field]:
     if field is None or not isinstance(field.value, list):
         return []
-    items: list[Field] = field.value
+    items = cast("list[Field]", field.value)
     return [each for each in items if each.kind == kind]
 
 
 def _tables(headers: Table) -> list[Table]:
-    found = [each.value for each in _items(headers.get("x-death"), "F")]
-    return [each for each in found if isinstance(each, dict)]
+    found = _items(headers.get("x-death"), "F")
+    return [cast("Table", each.value) for each in found]
 
 
 def _with_death(headers: Table, death: Table) -> Table:

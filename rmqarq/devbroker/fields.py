@@ -7,7 +7,7 @@ https://www.rabbitmq.com/amqp-0-9-1-errata (section 3).
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 KIND_NAMES = {
     "S": "longstr",
@@ -202,9 +202,9 @@ def field(given: Field) -> bytes:
     elif isinstance(value, bytes):
         data = longstr(value)
     elif isinstance(value, dict):
-        data = table(value)  # pyright: ignore[reportUnknownArgumentType]
+        data = table(cast("Table", value))
     elif isinstance(value, list):
-        data = longstr(b"".join(map(field, value)))  # pyright: ignore[reportUnknownArgumentType]
+        data = longstr(b"".join(map(field, cast("list[Field]", value))))
     else:
         data = b""
     return kind.encode() + data

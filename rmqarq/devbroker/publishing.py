@@ -248,7 +248,8 @@ class Publishing:
             Whether no queue has rejected any of it.
         """
         published, self.transaction = self.transaction or [], []
-        return all([self._publish(each) for each in published])
+        outcomes = [self._publish(each) for each in published]
+        return all(outcomes)
 
     def listen_for_replies(self) -> str:
         """Make up the name under which others answer to this channel."""

@@ -66,6 +66,7 @@ class Queue:
         self.auto_delete = auto_delete
         self.owner = owner
         self.deleted = False
+        self.unacked = 0
         self.held_dead = 0  # dead letters that found no queue yet; they count
         self.consumers = Consumers(single_active=policy.single_active)
         self.store = Store(policy.max_priority or 0)
@@ -200,12 +201,11 @@ class Queue:
             if self.auto_delete and not self.consumers:
                 self._host.delete_queue(self)
 
-    def settled(self, consumer: Consumer | None, count: int) -> None:
-        """Know that a consumer holds fewer messages; a `run` must follow."""
-        if consumer is not None:
-            consumer.unacked -= count
-            if not consumer.waiting:
-                self.consumers.line_up(consumer)
+    def settled(self, consumer: Consumer) -> None:
+        """Know that a consumer holds one message less; a `run` must follow."""
+        consumer.unacked -= 1
+        if not consumer.waiting:
+            self.consumers.line_up(consumer)
 
     # --- limits and time ---
 
