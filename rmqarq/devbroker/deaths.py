@@ -1,14 +1,15 @@
 """What happens to a message that dies: its `x-death`, and cycles that end it.
 
-As `rabbit_dead_letter` of RabbitMQ 3.10 does it.
+As `rabbit_dead_letter` of RabbitMQ 3.10 does it. Nothing is decoded that needs not be:
+a rung of a delay ladder does this to every job.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from rmqarq.devbroker import fields
-from rmqarq.devbroker.fields import Field, Table, text
+from rmqarq.devbroker.fields import RawTable, raw_array, raw_table, raw_text
 from rmqarq.devbroker.message import Message
 from rmqarq.devbroker.properties import EXPIRATION, HEADERS, Properties
 
@@ -20,10 +21,26 @@ EXPIRED = "expired"
 MAXLEN = "maxlen"
 DELIVERY_LIMIT = "delivery_limit"
 
+_REJECTED = raw_text(REJECTED)
+_FIRST = b"l" + fields.longlong(1)
+_DEATHS = b"x-death"
+
+
+class Letter(NamedTuple):
+    """A message that died, ready to be sent on.
+
+    Args:
+        message: With its death in the headers.
+        deaths: All its deaths, the newest first.
+    """
+
+    message: Message
+    deaths: list[RawTable]
+
 
 def dead(
     message: Message, reason: str, queue: str, exchange: str, key: str | None, date: int
-) -> Message:
+) -> Letter:
     """Make the message that is dead-lettered.
 
     Args:
@@ -35,93 +52,86 @@ def dead(
         date: Seconds since 1970.
     """
     properties = Properties(message.header)
-    headers = properties.table(HEADERS)
-    routed_by = [message.key, *carbon_copies(headers)]
-    death: Table = {
-        "reason": text(reason),
-        "queue": text(queue),
-        "time": Field("T", date),
-        "exchange": text(message.exchange),
-        "routing-keys": Field("A", [text(each) for each in routed_by]),
+    headers = properties.raw_table(HEADERS)
+    keys = [raw_text(each) for each in (message.key, *message.copies)]
+    death = {
+        b"reason": raw_text(reason),
+        b"queue": raw_text(queue),
+        b"time": b"T" + fields.longlong(date),
+        b"exchange": raw_text(message.exchange),
+        b"routing-keys": b"A" + fields.longstr(b"".join(keys)),
     }
     expiration = properties.text(EXPIRATION)
     if expiration is not None:
-        death["original-expiration"] = text(expiration)
-    headers = _with_death(headers, death)
-    keys = message.keys
+        death[b"original-expiration"] = raw_text(expiration)
+    deaths = _enter(headers, death)
     if key is not None:
-        headers.pop("CC", None)
-        keys = (key,)
-    return Message(
+        headers.pop(b"CC", None)
+    changes = {HEADERS: fields.joined(headers), EXPIRATION: None}
+    letter = Message(
         exchange,
-        keys[0],
-        properties.changed({HEADERS: fields.table(headers), EXPIRATION: None}),
+        message.key if key is None else key,
+        properties.changed(changes),
         message.body,
-        keys=keys,
+        keys=message.keys if key is None else (),
         priority=message.priority,
     )
+    letter.copies = message.copies if key is None else ()
+    return Letter(letter, deaths)
 
 
-def carbon_copies(headers: Table) -> list[str]:
-    """Further routing keys: those of CC, then those of BCC."""
-    found: list[str] = []
-    for name in ("CC", "BCC"):
-        found += [str(each.value) for each in _items(headers.get(name))]
-    return found
-
-
-def _items(field: Field | None, kind: str = "S") -> list[Field]:
-    if field is None or not isinstance(field.value, list):
-        return []
-    items = cast("list[Field]", field.value)
-    return [each for each in items if each.kind == kind]
-
-
-def _tables(headers: Table) -> list[Table]:
-    found = _items(headers.get("x-death"), "F")
-    return [cast("Table", each.value) for each in found]
-
-
-def _with_death(headers: Table, death: Table) -> Table:
-    known = headers.get("x-death")
+def _enter(headers: RawTable, death: RawTable) -> list[RawTable]:
+    """Put a death into the headers; give all deaths, the newest first."""
+    known = headers.get(_DEATHS)
     if known is None:
-        headers["x-first-death-reason"] = death["reason"]
-        headers["x-first-death-queue"] = death["queue"]
-        headers["x-first-death-exchange"] = death["exchange"]
-    deaths = _tables(headers)
-    same = [each for each in deaths if _which(each) == _which(death)]
-    others = [each for each in deaths if _which(each) != _which(death)]
-    newest: Table = {"count": Field("l", 1), **death}
-    if same:
-        # only the count changes: the time stays that of the first death of its kind
-        count = same[0].get("count", Field("l", 0)).value
-        again = Field("l", count + 1 if isinstance(count, int) else 1)
-        newest = dict(sorted({**same[0], "count": again}.items()))
-    headers["x-death"] = Field("A", [Field("F", each) for each in (newest, *others)])
-    return dict(sorted(headers.items()))  # rabbit_misc:set_table_value/4 sorts
+        headers[b"x-first-death-reason"] = death[b"reason"]
+        headers[b"x-first-death-queue"] = death[b"queue"]
+        headers[b"x-first-death-exchange"] = death[b"exchange"]
+    deaths = _read(known)
+    newest = {b"count": _FIRST, **death}
+    which = death[b"queue"], death[b"reason"]
+    for each in deaths:
+        if (each.get(b"queue"), each.get(b"reason")) == which:
+            # only the count changes: the time stays that of the first such death
+            deaths.remove(each)
+            newest = {**each, b"count": _one_more(each.get(b"count"))}
+            break
+    deaths.insert(0, newest)
+    tables = b"".join([b"F" + fields.joined(each) for each in deaths])
+    headers[_DEATHS] = b"A" + fields.longstr(tables)
+    return deaths
 
 
-def _which(death: Table) -> tuple[Field | None, Field | None]:
-    return death.get("queue"), death.get("reason")
+def _read(raw: bytes | None) -> list[RawTable]:
+    if raw is None or raw[:1] != b"A":
+        return []
+    return [raw_table(each[5:]) for each in raw_array(raw[5:]) if each[:1] == b"F"]
 
 
-def without_cycles(reason: str, message: Message, queues: Sequence[str]) -> list[str]:
+def _one_more(count: bytes | None) -> bytes:
+    if count is None or count[:1] != b"l":
+        return _FIRST
+    return b"l" + fields.longlong(int.from_bytes(count[1:], "big") + 1)
+
+
+def without_cycles(
+    reason: str, deaths: list[RawTable], queues: Sequence[str]
+) -> list[str]:
     """Leave out the queues in which the message has died before, with no rejection.
 
     Args:
         reason: Why it died now.
-        message: As it is dead-lettered.
+        deaths: All its deaths, this one first.
         queues: Where it would go.
     """
     if reason == REJECTED:
         return list(queues)
-    deaths = _tables(message.headers())
-    return [queue for queue in queues if not _is_cycle(queue, deaths)]
+    return [queue for queue in queues if not _is_cycle(raw_text(queue), deaths)]
 
 
-def _is_cycle(queue: str, deaths: list[Table]) -> bool:
+def _is_cycle(queue: bytes, deaths: list[RawTable]) -> bool:
     for number, death in enumerate(deaths):
-        if death.get("queue") == text(queue):
+        if death.get(b"queue") == queue:
             round_trip = deaths[: number + 1]
-            return all(each.get("reason") != text(REJECTED) for each in round_trip)
+            return all(each.get(b"reason") != _REJECTED for each in round_trip)
     return False

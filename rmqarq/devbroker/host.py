@@ -196,8 +196,8 @@ class Host:
         if exchange is None:
             return False
         key, date = queue.policy.dead_letter_key, int(self.clock.date())
-        letter = dead(message, reason, queue.name, exchange.name, key, date)
+        letter, deaths = dead(message, reason, queue.name, exchange.name, key, date)
         routed = {each.name: each for each in self.route(exchange, letter)}
-        left = without_cycles(reason, letter, list(routed))
+        left = without_cycles(reason, deaths, list(routed))
         taken = [routed[each].publish(letter) for each in left]
         return bool(taken) and all(taken)

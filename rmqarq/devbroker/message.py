@@ -22,6 +22,7 @@ class Message:
     __slots__ = (
         "address",
         "body",
+        "copies",
         "exchange",
         "expiration",
         "header",
@@ -44,6 +45,7 @@ class Message:
         self.exchange = exchange
         self.key = key
         self.keys = keys or (key,)
+        self.copies: tuple[str, ...] = ()  # those of CC, which its headers show
         self.header = header
         self.body = body
         self.priority = priority

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from rmqarq.devbroker import fields
-from rmqarq.devbroker.fields import Malformed, Reader, Table
+from rmqarq.devbroker.fields import Malformed, RawTable, Reader, Table
 
 CONTENT_TYPE = 0x8000
 CONTENT_ENCODING = 0x4000
@@ -64,6 +64,11 @@ class Properties:
         part = self._parts.get(flag)
         return {} if part is None else Reader(part).table()
 
+    def raw_table(self, flag: int) -> RawTable:
+        """Find the fields of a property that is a table; none if it is not there."""
+        part = self._parts.get(flag)
+        return {} if part is None else fields.raw_table(part[4:])
+
     def changed(self, changes: dict[int, bytes | None]) -> bytes:
         """Give the content header with some properties set, or left out (`None`)."""
         merged = {**self._parts, **changes}
@@ -86,9 +91,9 @@ def with_delivery_count(header: bytes, count: int) -> bytes:
     """Give the content header with `x-delivery-count` among the headers."""
     if b"x-delivery-count" in header:
         properties = Properties(header)
-        headers = properties.table(HEADERS)
-        headers["x-delivery-count"] = fields.Field("l", count)
-        return properties.changed({HEADERS: fields.table(headers)})
+        headers = properties.raw_table(HEADERS)
+        headers[b"x-delivery-count"] = b"l" + fields.longlong(count)
+        return properties.changed({HEADERS: fields.joined(headers)})
     flags = flags_of(header)
     at = _BEFORE
     for flag in (CONTENT_TYPE, CONTENT_ENCODING):

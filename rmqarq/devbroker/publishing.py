@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmqarq.devbroker import fields
 from rmqarq.devbroker.arguments import expiration
-from rmqarq.devbroker.deaths import carbon_copies
-from rmqarq.devbroker.fields import KIND_NAMES, Reader
+from rmqarq.devbroker.fields import KIND_NAMES, Reader, raw_array
 from rmqarq.devbroker.frames import Method, content, method
 from rmqarq.devbroker.host import REPLY_TO as REPLY_QUEUE
 from rmqarq.devbroker.message import Message
@@ -171,18 +170,18 @@ class Publishing:
         changes: dict[int, bytes | None] = {}
         if properties.text(REPLY_TO) == REPLY_QUEUE:
             changes[REPLY_TO] = fields.shortstr(self._reply_name())
-        keys: tuple[str, ...] = ()
-        if copies:
-            keys = (key, *self._copies(properties, changes))
-        return Message(
+        carbon, blind = _copies(properties, changes) if copies else ((), ())
+        message = Message(
             exchange,
             key,
             properties.changed(changes) if changes else header,
             body,
-            keys=keys,
+            keys=(key, *carbon, *blind),
             priority=properties.octet(PRIORITY) or 0,
             expiration=None if lifetime is None else expiration(lifetime),
         )
+        message.copies = carbon
+        return message
 
     def _check_user(self, properties: Properties) -> None:
         claimed = properties.text(USER_ID)
@@ -196,23 +195,6 @@ class Publishing:
         if not self.reply_name:
             raise precondition_failed("fast reply consumer does not exist")
         return self.reply_name
-
-    def _copies(
-        self, properties: Properties, changes: dict[int, bytes | None]
-    ) -> list[str]:
-        headers = properties.table(HEADERS)
-        for name in ("CC", "BCC"):
-            given = headers.get(name)
-            if given is not None and given.kind != "A":
-                kind = KIND_NAMES[given.kind]
-                raise precondition_failed(
-                    "invalid message: {error,{unacceptable_type_in_header,"
-                    f'"{name}",{kind}}}}}'
-                )
-        copies = carbon_copies(headers)
-        if headers.pop("BCC", None) is not None:
-            changes[HEADERS] = fields.table(headers)
-        return copies
 
     # --- sending it on its way ---
 
@@ -275,3 +257,30 @@ class Publishing:
             last = fields.longlong(self._last) + multiple
             self._link.write(method(self._number, self._settled, last))
             self._count = 0
+
+
+def _copies(
+    properties: Properties, changes: dict[int, bytes | None]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read the further routing keys of CC and BCC; nobody may see the latter."""
+    headers = properties.raw_table(HEADERS)
+    carbon, blind = (_keys(name, headers.get(name)) for name in (b"CC", b"BCC"))
+    if headers.pop(b"BCC", None) is not None:
+        changes[HEADERS] = fields.joined(headers)
+    return carbon, blind
+
+
+def _keys(name: bytes, raw: bytes | None) -> tuple[str, ...]:
+    if raw is None:
+        return ()
+    if raw[:1] != b"A":
+        kind = KIND_NAMES[chr(raw[0])]
+        raise precondition_failed(
+            "invalid message: {error,{unacceptable_type_in_header,"
+            f'"{name.decode()}",{kind}}}}}'
+        )
+    return tuple(
+        each[5:].decode("utf-8", "surrogateescape")
+        for each in raw_array(raw[5:])
+        if each[:1] == b"S"
+    )
