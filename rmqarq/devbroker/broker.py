@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rmqarq.devbroker.clock import Clock
 from rmqarq.devbroker.connection import Connection
 from rmqarq.devbroker.host import Host
-from rmqarq.devbroker.session import Realm
+from rmqarq.devbroker.realm import Realm
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

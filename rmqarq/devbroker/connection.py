@@ -9,7 +9,7 @@ from rmqarq.devbroker.frames import BEAT, EMPTY, END, HEAD
 from rmqarq.devbroker.session import Session
 
 if TYPE_CHECKING:
-    from rmqarq.devbroker.session import Realm
+    from rmqarq.devbroker.realm import Realm
 
 GREETING = b"AMQP\x00\x00\x09\x01"
 MUCH = 1 << 20  # bytes that are sent at once, not with the turn of the loop

@@ -30,8 +30,14 @@ def assert_same_arguments(
     """Refuse arguments that are others than when the thing was declared first."""
     for name in names:
         first, second = ours.get(name), theirs.get(name)
-        if not _same(name, first, second):
-            _refuse(what, name, _shown(second), _shown(first))
+        if _same(name, first, second):
+            continue
+        if first is None or second is None:
+            _refuse(what, name, _typed(second), _typed(first))
+        else:
+            assert_same(what, name, first.value, second.value)
+            # the same value of another kind is shown like this, too
+            _refuse(what, name, f"'{second.value}'", f"'{first.value}'")
 
 
 def _same(name: str, first: Field | None, second: Field | None) -> bool:
@@ -49,7 +55,7 @@ def _class(field: Field) -> str:
     return "float" if field.kind in "df" else field.kind
 
 
-def _shown(field: Field | None) -> str:
+def _typed(field: Field | None) -> str:
     if field is None:
         return "none"
     return f"the value '{_plain(field.value)}' of type '{KIND_NAMES[field.kind]}'"

@@ -77,7 +77,7 @@ class Forwarder:
         self._go_on()
 
     def _count(self) -> None:
-        self._queue.held_dead = len(self._held) + len(self._waiting)
+        self._queue.limits.held_dead = len(self._held) + len(self._waiting)
         if self._held and self._timer is None:
             clock = self._mail.clock
             self._timer = clock.call_at(clock.now() + TRY_AGAIN, self._try_again)

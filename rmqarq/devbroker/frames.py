@@ -6,6 +6,7 @@ import struct
 from typing import NamedTuple
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+KINDS = (METHOD, HEADER, BODY, HEARTBEAT)
 END = 0xCE
 EMPTY = 8
 """Bytes of a frame around its payload."""
@@ -23,6 +24,7 @@ class Method(NamedTuple):
 
 
 NO_METHOD = Method(0, 0)
+PUBLISH = Method(60, 40)
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
@@ -62,3 +64,19 @@ def content(
         return b"".join((*head, HEAD.pack(BODY, channel, size), body, _END))
     pieces = [frame(BODY, channel, body[at : at + room]) for at in range(0, size, room)]
     return b"".join((*head, *pieces))
+
+
+def blamed(kind: int, payload: bytes) -> Method:
+    """Give the method whose frame this is: only messages come in frames of others."""
+    if kind != METHOD:
+        return PUBLISH
+    if len(payload) < 4:
+        return NO_METHOD
+    numbers = payload[:2], payload[2:4]
+    return Method(*(int.from_bytes(each, "big") for each in numbers))
+
+
+def snippet(payload: bytes) -> str:
+    """Show the beginning of a payload as RabbitMQ does."""
+    shown = ",".join(str(each) for each in payload[:16])
+    return f"{'all' if len(payload) <= 16 else 'first 16'} octets = <<{shown}>>"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rmqarq.devbroker import fields
 from rmqarq.devbroker.arguments import expiration
 from rmqarq.devbroker.fields import KIND_NAMES, Reader, raw_array
-from rmqarq.devbroker.frames import Method, content, method
+from rmqarq.devbroker.frames import NO_METHOD, PUBLISH, Method, content, method
 from rmqarq.devbroker.host import REPLY_TO as REPLY_QUEUE
 from rmqarq.devbroker.message import Message
 from rmqarq.devbroker.properties import (
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rmqarq.devbroker.host import Host
     from rmqarq.devbroker.link import Link
 
-PUBLISH = Method(60, 40)
 ACK = Method(60, 80)
 NACK = Method(60, 120)
 LARGEST = 134_217_728  # bytes of a body; rabbit.max_message_size
@@ -115,15 +114,14 @@ class Publishing:
         self._complete(payload)
 
     def _unexpected(self) -> Refusal:
-        wanted = "method"
+        if self._method is None:
+            text = "expected method frame, got non method frame instead"
+            return Refusal(505, text, NO_METHOD)
+        wanted, which = "content header", " for class 60"
         if self._header is not None:
-            wanted = "content body"
-        elif self._method is not None:
-            wanted = "content header"
-        which = " for class 60" if wanted == "content header" else ""
-        return Refusal(
-            505, f"expected {wanted}{which} frame, got non {wanted} frame instead"
-        )
+            wanted, which = "content body", ""
+        text = f"expected {wanted}{which}, got non {wanted} frame instead"
+        return Refusal(505, text, PUBLISH)
 
     def _complete(self, body: bytes) -> None:
         payload, header = self._method or b"", self._header or b""
@@ -276,8 +274,7 @@ def _keys(name: bytes, raw: bytes | None) -> tuple[str, ...]:
     if raw[:1] != b"A":
         kind = KIND_NAMES[chr(raw[0])]
         raise precondition_failed(
-            "invalid message: {error,{unacceptable_type_in_header,"
-            f'"{name.decode()}",{kind}}}}}'
+            f'invalid message: {{unacceptable_type_in_header,"{name.decode()}",{kind}}}'
         )
     return tuple(
         each[5:].decode("utf-8", "surrogateescape")

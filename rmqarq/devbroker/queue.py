@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rmqarq.devbroker.consumer import Consumers
 from rmqarq.devbroker.deaths import DELIVERY_LIMIT, EXPIRED, MAXLEN, REJECTED
+from rmqarq.devbroker.limits import Limits
 from rmqarq.devbroker.message import Entry
 from rmqarq.devbroker.store import Store
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from rmqarq.devbroker.consumer import Consumer
     from rmqarq.devbroker.fields import Table
     from rmqarq.devbroker.message import Message
-
-SOFT_LIMIT = 0.8  # rabbit_fifo: a full quorum queue opens again below this share
 
 
 class Surroundings(Protocol):
@@ -67,15 +66,14 @@ class Queue:
         self.owner = owner
         self.deleted = False
         self.unacked = 0
-        self.held_dead = 0  # dead letters that found no queue yet; they count
         self.consumers = Consumers(single_active=policy.single_active)
         self.store = Store(policy.max_priority or 0)
         self._host = host
         self._place = 0
         self._ttl = None if policy.ttl is None else policy.ttl / 1000
         self._limited = policy.max_length is not None or policy.max_bytes is not None
+        self.limits = Limits(policy, self.store)
         self._expiring = self._ttl is not None
-        self._full = False  # a quorum queue that rejects until it is emptier
         self._expiry: Timer | None = None
         self._lease: Timer | None = None
         self.touch()
@@ -144,8 +142,6 @@ class Queue:
                 if not store.count:
                     break
             consumer.receiver.deliver(consumer, store.take())
-        if self._full:
-            self._reopen()
 
     def get(self) -> Entry | None:
         """Take out one message."""
@@ -157,8 +153,6 @@ class Queue:
         entry = self.store.take()
         if self._expiring:
             self._set_expiry()
-        if self._full:
-            self._reopen()
         return entry
 
     def discard(self, entries: Iterable[Entry]) -> None:
@@ -171,7 +165,6 @@ class Queue:
         """Remove all ready messages; return how many they were."""
         count = self.store.clear()
         self._set_expiry()
-        self._reopen()
         return count
 
     # --- consumers ---
@@ -249,45 +242,17 @@ class Queue:
         return self._host.clock.now() + ttl
 
     def _trim(self) -> None:
-        if self._limited and self.policy.overflow == "drop-head":
-            while self.store.count and self._over_limit():
-                self._host.bury(self, self.store.take().message, MAXLEN)
-        elif self.policy.quorum and self._over_limit():
-            self._full = True
+        while self.limits.drop:
+            self._host.bury(self, self.store.take().message, MAXLEN)
         if self._expiring:
             self.drop_expired()
 
     def _rejects(self, message: Message) -> bool:
-        policy = self.policy
-        if policy.overflow == "drop-head":
+        if not self.limits.reject(message):
             return False
-        if policy.quorum:
-            return self._full
-        if not self._over_limit(1, len(message.body)):
-            return False
-        if policy.overflow == "reject-publish-dlx":
+        if self.policy.overflow == "reject-publish-dlx":
             self._host.bury(self, message, MAXLEN)
         return True
-
-    def _over_limit(self, more: int = 0, bytes_more: int = 0) -> bool:
-        policy, store = self.policy, self.store
-        count = store.count + self.held_dead + more
-        if policy.max_length is not None and count > policy.max_length:
-            return True
-        return policy.max_bytes is not None and (
-            store.bytes + bytes_more > policy.max_bytes
-        )
-
-    def _reopen(self) -> None:
-        policy, store = self.policy, self.store
-        count = store.count + self.held_dead
-        short = policy.max_length is None or (
-            count <= int(policy.max_length * SOFT_LIMIT)
-        )
-        small = policy.max_bytes is None or (
-            store.bytes <= int(policy.max_bytes * SOFT_LIMIT)
-        )
-        self._full = self._full and not (short and small)
 
     def _set_expiry(self) -> None:
         due = self.store.next_expiry() if self._expiring else None

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rmqarq.devbroker.frames import Method
+
 SOFT = {
     403: "ACCESS_REFUSED",
     404: "NOT_FOUND",
@@ -33,11 +38,15 @@ class Refusal(Exception):
     Args:
         code: One of AMQP's; it decides whether the channel or the connection ends.
         explanation: In RabbitMQ's words.
+        blamed: The method that is to blame; `None` for the one that was at work.
     """
 
-    def __init__(self, code: int, explanation: str) -> None:
+    def __init__(
+        self, code: int, explanation: str, blamed: Method | None = None
+    ) -> None:
         super().__init__(code, explanation)
         self.code = code
+        self.blamed = blamed
         name = SOFT.get(code) or HARD[code]
         whole = f"{name} - {explanation}".encode("utf-8", "surrogateescape")
         if len(whole) > LONGEST:

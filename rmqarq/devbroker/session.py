@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from rmqarq.devbroker import (
     consuming,
@@ -18,19 +18,21 @@ from rmqarq.devbroker.frames import (
     BODY,
     HEADER,
     HEARTBEAT,
+    KINDS,
     METHOD,
     NO_METHOD,
+    PUBLISH,
     Method,
+    blamed,
     method,
+    snippet,
 )
 from rmqarq.devbroker.handshake import LoginRefused
-from rmqarq.devbroker.publishing import PUBLISH
 from rmqarq.devbroker.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rmqarq.devbroker.host import Host
+    from rmqarq.devbroker.realm import Realm, Wire
 
 _PUBLISH = fields.short(PUBLISH.class_id) + fields.short(PUBLISH.method_id)
 _CHANNEL_OPEN, _CHANNEL_CLOSE = Method(20, 10), Method(20, 40)
@@ -43,42 +45,6 @@ _METHODS: dict[Method, Callable[[Channel, Reader], None]] = {
     **queue_methods.METHODS,
     **consuming.METHODS,
 }
-
-
-class Realm(NamedTuple):
-    """What all connections of a broker share.
-
-    Args:
-        users: Names with their passwords.
-        hosts: The virtual hosts by name.
-    """
-
-    users: Mapping[str, str]
-    hosts: Mapping[str, Host]
-
-
-class Wire(Protocol):
-    """What a session needs of its connection."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes with the next flush."""
-        ...
-
-    def flush_soon(self) -> None:
-        """Flush in this turn of the event loop."""
-        ...
-
-    def beat(self, seconds: int) -> None:
-        """Send signs of life so often, and expect them."""
-        ...
-
-    def leave(self) -> None:
-        """Close once all is sent."""
-        ...
-
-    def leave_later(self) -> None:
-        """Close when the client has had time to read why."""
-        ...
 
 
 class Session:
@@ -129,9 +95,12 @@ class Session:
             elif not channel.closing:
                 self._content(channel, kind, payload)
         except Refusal as refusal:
-            self._refuse(number, refusal, _blamed(kind, payload))
+            which = refusal.blamed
+            if which is None:
+                which = blamed(kind, payload)
+            self._refuse(number, refusal, which)
         except (Malformed, IndexError, UnicodeError) as error:
-            self._refuse(0, Refusal(502, str(error)), _blamed(kind, payload))
+            self._refuse(0, Refusal(502, str(error)), blamed(kind, payload))
 
     def _content(self, channel: Channel, kind: int, payload: bytes) -> None:
         if kind == HEADER:
@@ -174,7 +143,7 @@ class Session:
             handler(channel, reader)
 
     def _open_channel(self, number: int, payload: bytes) -> None:
-        which = _blamed(METHOD, payload)
+        which = blamed(METHOD, payload)
         if len(self._channels) >= self._channel_max:
             raise Refusal(
                 530,
@@ -263,9 +232,11 @@ class Session:
             self._wire.leave_later()
 
     def _unexpected(self, kind: int, payload: bytes) -> None:
-        if self.state not in ("closing", "closed"):
-            refusal = Refusal(505, f"type {kind}, {_snippet(payload)}")
-            self._refuse(0, refusal, NO_METHOD)
+        text = f"type {kind}, {snippet(payload)}"
+        refusal = Refusal(505, text, NO_METHOD)
+        if kind not in KINDS:
+            refusal = Refusal(501, f"{text}: unknown_frame", NO_METHOD)
+        self._refuse(0, refusal, NO_METHOD)
 
     def _drop_channels(self) -> None:
         channels, self._channels = self._channels, {}
@@ -276,7 +247,7 @@ class Session:
 
     def bad_frame(self, kind: int, payload: bytes, problem: str) -> None:
         """Refuse bytes that are no frame."""
-        text = f"type {kind}, {_snippet(payload)}: {problem}"
+        text = f"type {kind}, {snippet(payload)}: {problem}"
         self._refuse(0, Refusal(501, text), NO_METHOD)
         self._wire.leave()
 
@@ -309,18 +280,3 @@ class Session:
         self.writable = True
         for channel in list(self._channels.values()):
             channel.wake()
-
-
-def _blamed(kind: int, payload: bytes) -> Method:
-    """Give the method whose frame this is: only messages come in frames of others."""
-    if kind != METHOD:
-        return PUBLISH
-    if len(payload) < 4:
-        return NO_METHOD
-    numbers = payload[:2], payload[2:4]
-    return Method(*(int.from_bytes(each, "big") for each in numbers))
-
-
-def _snippet(payload: bytes) -> str:
-    shown = ",".join(str(each) for each in payload[:16])
-    return f"{'all' if len(payload) <= 16 else 'first 16'} octets = <<{shown}>>"
