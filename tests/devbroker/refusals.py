@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pamqp import commands, header
@@ -76,6 +77,11 @@ class Session:
         answer = await self.receive()
         if not isinstance(answer, commands.Connection.OpenOk):
             raise Ended(answer)
+
+    async def close(self) -> None:
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
 
     async def end(self, calls: Sequence[Any]) -> Refused | None:
         """Make calls one after the other until one is refused."""
@@ -329,7 +335,7 @@ async def refusal_of(port: int, calls: Sequence[Any]) -> Refused | None:
         async with asyncio.timeout(10):
             return await session.end([OPEN, *calls])
     finally:
-        session.writer.close()
+        await session.close()
 
 
 async def clean(port: int) -> None:
@@ -341,7 +347,7 @@ async def clean(port: int) -> None:
     await session.receive()
     session.send(X.Delete(exchange="x"))
     await session.receive()
-    session.writer.close()
+    await session.close()
 
 
 async def main(port: int) -> None:
