@@ -90,8 +90,13 @@ class Queue:
         if self._limited and self._rejects(message):
             return False
         self._place += 1
-        self.store.put(Entry(message, self._place, self._expires(message)))
-        self.run()
+        entry = Entry(message, self._place, self._expires(message))
+        # nobody waits for messages while there are some
+        consumer = None if self.store.count else self.consumers.next()
+        if consumer is not None:
+            consumer.receiver.deliver(consumer, entry)
+            return True
+        self.store.put(entry)
         if self._limited or self._expiring:
             self._trim()
         return True

@@ -136,16 +136,14 @@ async def test_a_wrong_password_is_refused_in_words_to_clients_that_want_them(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"vhost": "other"}, "NOT_ALLOWED - vhost other not found"),
+        ({"vhost": "other"}, "vhost other not found"),
         (
             {"frame_max": 100},
-            "NOT_ALLOWED - negotiated frame_max = 100 is lower than the minimum"
-            " allowed value (4096)",
+            "lower than the minimum allowed value (4096)",
         ),
         (
             {"frame_max": 1_000_000},
-            "NOT_ALLOWED - negotiated frame_max = 1000000 is higher than the maximum"
-            " allowed value (131072)",
+            "higher than the maximum allowed value (131072)",
         ),
     ],
 )
@@ -157,7 +155,11 @@ async def test_terms_that_nobody_can_meet_are_refused(
     with pytest.raises(Ended) as ended:
         await (await dialled()).open(**arguments)
     found = refused(ended.value.args[0])
-    assert (found.where, found.code, found.text) == ("connection", 530, text)
+    assert (found.where, found.code) == ("connection", 530)
+    start = "NOT_ALLOWED - "
+    if "frame_max" in arguments:
+        start += f"negotiated frame_max = {arguments['frame_max']} is "
+    assert found.text == start + text
 
 
 async def test_a_silent_client_is_cut_off_and_its_messages_are_given_back(
