@@ -139,6 +139,7 @@ FLOORS: dict[str, list[str]] = {
         "cli.done",
         "cli.run",
         "cli.tasks",
+        "cli.broker",
         "cli.queue",
         "cli.dlq",
         "cli.lost",
@@ -168,6 +169,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pamqp": set(),
     "yarl": {"wire.opening"},
     "typer": {
+        "cli.broker",
         "cli.dlq",
         "cli.done",
         "cli.lost",

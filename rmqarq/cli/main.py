@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rmqarq.cli import dlq, lost, queue, run, tasks
+from rmqarq.cli import broker, dlq, lost, queue, run, tasks
 from rmqarq.errors import (
     AppNotFound,
     ConfigurationError,
@@ -29,6 +29,7 @@ program = typer.Typer(
 )
 program.command(name="run")(run.run)
 program.command(name="tasks")(tasks.tasks)
+program.command(name="broker")(broker.broker)
 program.add_typer(queue.program)
 program.add_typer(dlq.program)
 program.add_typer(lost.program)

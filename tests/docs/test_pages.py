@@ -131,6 +131,7 @@ def test_every_setting_is_in_its_table_with_variable_and_default(page: Path) -> 
 COMMANDS = (
     "run",
     "tasks",
+    "broker",
     "queue info",
     "queue purge",
     "dlq list",
