@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmqarq.devbroker import fields
-from rmqarq.devbroker.fields import RawTable, raw_array, raw_table, raw_text
+from rmqarq.devbroker.fields import Malformed, RawTable, raw_array, raw_table, raw_text
 from rmqarq.devbroker.message import Message
 from rmqarq.devbroker.properties import EXPIRATION, HEADERS, Properties
 
@@ -105,7 +105,11 @@ def _enter(headers: RawTable, death: RawTable) -> list[RawTable]:
 def _read(raw: bytes | None) -> list[RawTable]:
     if raw is None or raw[:1] != b"A":
         return []
-    return [raw_table(each[5:]) for each in raw_array(raw[5:]) if each[:1] == b"F"]
+    try:
+        tables = [each for each in raw_array(raw[5:]) if each[:1] == b"F"]
+        return [raw_table(each[5:]) for each in tables]
+    except Malformed:  # whatever a client has put there
+        return []
 
 
 def _one_more(count: bytes | None) -> bytes:

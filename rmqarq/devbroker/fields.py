@@ -236,10 +236,14 @@ def _raw_end(data: bytes, at: int) -> int:
         raise Malformed("a table ends too early")
     size = _SIZES.get(data[at])
     if size is not None:
-        return at + 1 + size
-    if chr(data[at]) not in _LONG_KINDS:
+        end = at + 1 + size
+    elif chr(data[at]) in _LONG_KINDS:
+        end = at + 5 + int.from_bytes(data[at + 1 : at + 5], "big")
+    else:
         raise Malformed(f"a table field of kind {chr(data[at])!r}")
-    return at + 5 + int.from_bytes(data[at + 1 : at + 5], "big")
+    if end > len(data):
+        raise Malformed("a table ends too early")
+    return end
 
 
 def short(value: int) -> bytes:

@@ -18,7 +18,6 @@ from rmqarq.devbroker.properties import (
     REPLY_TO,
     USER_ID,
     Properties,
-    flags_of,
 )
 from rmqarq.devbroker.refusal import Refusal, access_refused, precondition_failed
 
@@ -35,7 +34,6 @@ _RETURN = b"".join(
     (fields.short(60), fields.short(50), fields.short(312), fields.shortstr("NO_ROUTE"))
 )
 _MANDATORY, _IMMEDIATE = 1, 2
-_LOOK_INTO = PRIORITY | REPLY_TO | EXPIRATION | USER_ID
 
 
 class Published(NamedTuple):
@@ -158,23 +156,23 @@ class Publishing:
     # --- reading it ---
 
     def _message(self, exchange: str, key: str, header: bytes, body: bytes) -> Message:
-        flags = flags_of(header)
-        copies = flags & HEADERS and (b"\x02CC" in header or b"\x03BCC" in header)
-        if not flags & _LOOK_INTO and not copies:
-            return Message(exchange, key, header, body)
+        # all of it is looked at now, so that what is malformed goes no further
         properties = Properties(header)
-        self._check_user(properties)
-        lifetime = properties.text(EXPIRATION)
+        headers = properties.raw_table(HEADERS)
         changes: dict[int, bytes | None] = {}
+        self._check_user(properties)
         if properties.text(REPLY_TO) == REPLY_QUEUE:
             changes[REPLY_TO] = fields.shortstr(self._reply_name())
-        carbon, blind = _copies(properties, changes) if copies else ((), ())
+        carbon, blind = (_keys(name, headers.get(name)) for name in (b"CC", b"BCC"))
+        if headers.pop(b"BCC", None) is not None:
+            changes[HEADERS] = fields.joined(headers)
+        lifetime = properties.text(EXPIRATION)
         message = Message(
             exchange,
             key,
             properties.changed(changes) if changes else header,
             body,
-            keys=(key, *carbon, *blind),
+            keys=(key, *carbon, *blind) if carbon or blind else (),
             priority=properties.octet(PRIORITY) or 0,
             expiration=None if lifetime is None else expiration(lifetime),
         )
@@ -257,18 +255,8 @@ class Publishing:
             self._count = 0
 
 
-def _copies(
-    properties: Properties, changes: dict[int, bytes | None]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Read the further routing keys of CC and BCC; nobody may see the latter."""
-    headers = properties.raw_table(HEADERS)
-    carbon, blind = (_keys(name, headers.get(name)) for name in (b"CC", b"BCC"))
-    if headers.pop(b"BCC", None) is not None:
-        changes[HEADERS] = fields.joined(headers)
-    return carbon, blind
-
-
 def _keys(name: bytes, raw: bytes | None) -> tuple[str, ...]:
+    """Read the further routing keys of CC or BCC."""
     if raw is None:
         return ()
     if raw[:1] != b"A":

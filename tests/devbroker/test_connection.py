@@ -12,7 +12,7 @@ import pytest
 from anyio import to_thread
 from pamqp import commands
 
-from rmqarq.devbroker import Broker, Depth
+from rmqarq.devbroker import Broker, Depth, frames
 from tests.devbroker.kit import bodies, get, put, until
 from tests.devbroker.refusals import HEADER, Ended, Session, queue, refused
 
@@ -186,6 +186,34 @@ async def test_a_silent_client_is_cut_off_and_its_messages_are_given_back(
     message = await get(channel, "q")
     assert message is not None
     assert message.delivery.redelivered
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"\x00\x3c\x00\x00" + bytes(7) + b"\x02",
+        b"\x00\x3c\x00\x00" + bytes(7) + b"\x02\x80\x00\x09text",
+        b"\x00\x3c\x00\x00" + bytes(7) + b"\x02\x20\x00\x00\x00\x00\x02\x01",
+        b"\x00\x3c\x00\x00" + bytes(7) + b"\x02\x20\x00\x00\x00\x00\x03\x01ai",
+        b"\x00\x3c\x00\x00" + bytes(7) + b"\x02\x20\x00\x00\x00\x00\x03\x01a?",
+    ],
+)
+async def test_a_malformed_message_ends_the_connection_of_who_sent_it(
+    dev: Broker, channel: AbstractChannel, dialled: Dialled, header: bytes
+) -> None:
+    quorum = {"x-queue-type": "quorum"}
+    await channel.queue_declare("q", durable=True, arguments=quorum)
+    raw = await dialled()
+    await raw.open()
+    raw.send(commands.Channel.Open())
+    await raw.receive()
+    raw.send(commands.Basic.Publish(routing_key="q"))
+    raw.writer.write(frames.frame(frames.HEADER, 1, header))
+    raw.writer.write(frames.frame(frames.BODY, 1, b"hi"))
+    found = refused(await raw.receive())
+    assert (found.where, found.code) in (("connection", 502), ("connection", 505))
+    assert dev.queues()["q"].ready == 0
 
 
 async def test_it_says_goodbye_when_it_closes() -> None:
