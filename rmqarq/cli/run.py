@@ -133,9 +133,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
     }
     start = Start(app, 1, _given(flags), tuple(queue or ()), reload)
     _check_reload(reload, burst)
-    if reload or (processes or 1) > 1:
-        raise typer.Exit(asyncio.run(Supervisor(start, processes).run()))
-    raise typer.Exit(_run_here(start, processes))
+    raise typer.Exit(_run(start, processes))
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +149,12 @@ def _check_reload(reload: bool, burst: bool) -> None:
             param_hint="--reload",
         )
     require_watchfiles()
+
+
+def _run(start: Start, processes: int | None) -> int:
+    if start.reload or (processes or 1) > 1:
+        return asyncio.run(Supervisor(start, processes).run())
+    return _run_here(start, processes)
 
 
 def _run_here(start: Start, processes: int | None) -> int:
