@@ -133,15 +133,19 @@ def run(  # noqa: PLR0913 - one parameter a flag
     }
     given = {name: value for name, value in flags.items() if value is not None}
     start = Start(app, 1, given, tuple(queue or ()), reload)
-    if reload:
-        _refuse_reload(burst)
-    if reload or (processes or 1) > 1:
-        raise typer.Exit(asyncio.run(Supervisor(start, processes).run()))
-    raise typer.Exit(_run_here(start, processes))
+    raise typer.Exit(_run(start, processes))
 
 
-def _refuse_reload(burst: bool) -> None:
-    if burst:
+def _run(start: Start, processes: int | None) -> int:
+    if start.reload:
+        _refuse_reload(start)
+    if start.reload or (processes or 1) > 1:
+        return asyncio.run(Supervisor(start, processes).run())
+    return _run_here(start, processes)
+
+
+def _refuse_reload(start: Start) -> None:
+    if "burst" in start.flags:
         raise typer.BadParameter(
             "it waits for changes, and --burst ends when the queues are empty",
             param_hint="--reload",
