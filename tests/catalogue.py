@@ -164,8 +164,7 @@ def untranslatable_in(tree: ast.Module) -> set[str]:
     return found | {
         ast.unparse(headings)
         for call in calls
-        if (headings := _headings_of(call))
-        and not any(_headings(tree, call))
+        if (headings := _headings_of(call)) and not any(_headings(tree, call))
     }
 
 

@@ -58,6 +58,6 @@ async def _serve(host: str, port: int, *, any_host: bool) -> None:
                 problem=error.strerror or str(error),
             ) from error
         name = f"[{host}]" if ":" in host else host
-        output.say("amqp://guest:guest@{name}:{port}/", name=name, port=found)
+        typer.echo(f"amqp://guest:guest@{name}:{found}/")
         output.say("in memory, for development only: all is gone when this ends")
         await stop.wait()
