@@ -38,6 +38,7 @@ from rmqarq.outcome import (
     Retried,
     Succeeded,
 )
+from rmqarq.portal import Portal
 from rmqarq.settings import Settings
 from rmqarq.stats import Stats
 from rmqarq.task import Task
@@ -68,6 +69,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "PartlyEnqueued",
+    "Portal",
     "QueueFull",
     "Reject",
     "Released",

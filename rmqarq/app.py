@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import asynccontextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -20,14 +21,13 @@ import msgspec
 from rmqarq.context import Context, State, StateT
 from rmqarq.errors import (
     ConfigurationError,
-    PartlyEnqueued,
-    RmqarqError,
+    ConnectionFailed,
     TaskAlreadyRegistered,
 )
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
 from rmqarq.middleware import Hooks, Middleware, enqueue_chain, wraps_enqueue
-from rmqarq.outbox import Order, Outbox
+from rmqarq.outbox import Order, Outbox, partly_enqueued
 from rmqarq.settings import Settings, SettingsFields, chosen_settings
 from rmqarq.signature import Signature
 from rmqarq.task import Policy, Task, TaskDecorator
@@ -36,12 +36,11 @@ from rmqarq.url import parse_urls
 from rmqarq.wire.topology import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from rmqarq.middleware import JobHook
-    from rmqarq.wire.publication import Publication
     from rmqarq.wire.transport import Transport
 
     Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[StateT]]
@@ -200,14 +199,16 @@ class App(Generic[StateT]):
         orders = [self._outbox.order(spec, self._queue_for(spec)) for spec in jobs]
         if any(spec.options.priority for spec in jobs):
             await self._mention_priorities()
-        positions, publications = await self._publications(orders)
+        positions, publications = await self._outbox.publications(
+            orders, self._wrapping
+        )
         handles: list[Job[R]] = [
             Job(order.message.id, order.message.task, order.queue) for order in orders
         ]
         errors = await self.transport.publish_many(publications, self._patience)
         if errors:
             failed = {positions[at]: error for at, error in errors.items()}
-            raise _partly(handles, failed)
+            raise partly_enqueued(handles, failed)
         return handles
 
     def local_context(self, task: str) -> Context[Any]:
@@ -250,8 +251,7 @@ class App(Generic[StateT]):
             ConnectionFailed: No broker could be reached before `publish_deadline`.
             ConfigurationError: The broker refuses us.
         """
-        deadline = asyncio.get_running_loop().time() + self._patience
-        await self.transport.connect(deadline)
+        await self._connect(self._patience)
         self.retain()
         return self
 
@@ -263,6 +263,37 @@ class App(Generic[StateT]):
     ) -> None:
         """Close the connections when nobody else uses them."""
         await self.release()
+
+    @asynccontextmanager
+    async def connected(
+        self, _web: object = None, /, *, required: bool = True
+    ) -> AsyncGenerator[None]:
+        """Hold the connections for as long as a web application runs.
+
+        Made to be its lifespan: `FastAPI(lifespan=tasks.connected)`. The `lifespan` of
+        this App is another thing: it makes the state of a worker.
+
+        Args:
+            _web: The web application; whatever calls a lifespan gives it.
+            required: `False` starts it without a broker, too, after `connect_timeout`
+                seconds with a warning; the next enqueue tries again.
+
+        Raises:
+            ConnectionFailed: No broker could be reached before `publish_deadline`.
+            ConfigurationError: The broker refuses us, required or not.
+        """
+        patience = self._patience if required else self.settings.connect_timeout
+        try:
+            await self._connect(patience)
+        except ConnectionFailed as error:
+            if required:
+                raise
+            log.warning("%(problem)s; starting without", {"problem": error})
+        self.retain()
+        try:
+            yield
+        finally:
+            await self.release()
 
     def retain(self) -> None:
         """Keep the connections open until `release`, as a worker does."""
@@ -279,6 +310,9 @@ class App(Generic[StateT]):
         transport = self.transport
         self._transports.forget()
         await transport.close()
+
+    async def _connect(self, patience: float) -> None:
+        await self.transport.connect(asyncio.get_running_loop().time() + patience)
 
     def _apply(self) -> None:
         parse_urls(self.settings.url)
@@ -335,50 +369,6 @@ class App(Generic[StateT]):
         publication = self._outbox.publication(message, order)
         deadline = asyncio.get_running_loop().time() + self._patience
         await self.transport.publish(publication, deadline)
-
-    async def _publications(
-        self, orders: Sequence[Order]
-    ) -> tuple[Sequence[int], list[Publication]]:
-        """Encode a batch, each through the middleware that wraps enqueueing.
-
-        Returns:
-            The publications, and the position of the order that each belongs to:
-            a middleware may drop a message, or send it twice.
-        """
-        encode = self._outbox.publication
-        if not self._wrapping:
-            made = [encode(order.message, order) for order in orders]
-            return range(len(orders)), made
-        positions: list[int] = []
-        publications: list[Publication] = []
-        for position, order in enumerate(orders):
-
-            async def collect(
-                message: Message, order: Order = order, position: int = position
-            ) -> None:
-                publications.append(encode(message, order))
-                positions.append(position)
-
-            await enqueue_chain(self._wrapping, collect)(order.message)
-        return positions, publications
-
-
-def _partly(
-    handles: Sequence[Job[Any]], errors: Mapping[int, RmqarqError]
-) -> PartlyEnqueued:
-    first = errors[min(errors)]
-    error = PartlyEnqueued(
-        "{failed} of {total} jobs were not stored for certain; the first: {problem}",
-        failed=len(errors),
-        total=len(handles),
-        problem=str(first),
-    )
-    error.failures = dict(errors)
-    error.jobs = [
-        None if position in errors else job for position, job in enumerate(handles)
-    ]
-    error.__cause__ = first
-    return error
 
 
 def _place(fn: Callable[..., Any]) -> str:

@@ -180,7 +180,7 @@ def read(delivery: Delivery, codec: Codec, home: str | None) -> DeadLetter:
 def open_up(delivery: Delivery, codec: Codec) -> Contents:
     """Tell what the body of a message says, or why it can't be read."""
     try:
-        message, serializer, _ = codec.decode(delivery.properties, delivery.body)
+        message, serializer, *_ = codec.decode(delivery.properties, delivery.body)
         args = _plain(serializer, message.args, [])
         kwargs = _plain(serializer, message.kwargs, {})
     except DecodeError as error:
@@ -206,7 +206,8 @@ def revived(delivery: Delivery, codec: Codec) -> Letter:
         DecodeError: The body can't be read.
         EncodeError: It would be larger than `max_body`.
     """
-    message, serializer, _ = codec.decode(delivery.properties, delivery.body)
+    came = codec.decode(delivery.properties, delivery.body)
+    message = came.message
     anew = msgspec.structs.replace(
         message,
         job_try=1,
@@ -215,7 +216,7 @@ def revived(delivery: Delivery, codec: Codec) -> Letter:
         expires=None,
         first_failed_at=None,
     )
-    encoded = codec.encode(anew, serializer)
+    encoded = codec.encode_again(anew, came)
     return Letter(
         task=_short(anew.task),
         job_id=_short(anew.id),
@@ -252,7 +253,7 @@ def _named_in_body(
     delivery: Delivery, codec: Codec, task: str, job_id: str
 ) -> tuple[str, str]:
     try:
-        message, _, _ = codec.decode(delivery.properties, delivery.body)
+        message = codec.decode(delivery.properties, delivery.body).message
     except DecodeError:
         return task, job_id
     return task or message.task, job_id or message.id

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from rmqarq.errors import EncodeError
+from rmqarq.errors import EncodeError, PartlyEnqueued
 from rmqarq.job import new_job_id
 from rmqarq.message import Message
+from rmqarq.middleware import enqueue_chain
 from rmqarq.when import seconds_until
 from rmqarq.wire.codec import Codec
 from rmqarq.wire.names import Names
@@ -17,7 +18,11 @@ from rmqarq.wire.properties import PropertyError
 from rmqarq.wire.publication import Letter, Publication, delayed, immediate
 
 if TYPE_CHECKING:
-    from rmqarq.job import JobSpec
+    from collections.abc import Mapping, Sequence
+
+    from rmqarq.errors import RmqarqError
+    from rmqarq.job import Job, JobSpec
+    from rmqarq.middleware import Middleware
     from rmqarq.settings import Settings
     from rmqarq.wire.codec import Serializer
 
@@ -75,14 +80,17 @@ class Outbox:
                 self._serializer, message.args, message.kwargs, validate=self._validate
             )
             message = msgspec.structs.replace(message, args=args, kwargs=kwargs or {})
-        content_type, content_encoding, body = self._codec.encode(message)
+        options = order.spec.options
+        content_type, content_encoding, body = self._codec.encode(
+            message, options.compression
+        )
         letter = Letter(
             task=message.task,
             job_id=message.id,
             body=body,
             content_type=content_type,
             content_encoding=content_encoding,
-            priority=order.spec.options.priority,
+            priority=options.priority,
         )
         try:
             if order.delay:
@@ -94,3 +102,50 @@ class Outbox:
                 task=message.task,
                 problem=str(error),
             ) from error
+
+    async def publications(
+        self, orders: Sequence[Order], wrapping: Sequence[Middleware]
+    ) -> tuple[Sequence[int], list[Publication]]:
+        """Encode a batch, each through the middleware that wraps enqueueing.
+
+        Returns:
+            The publications, and the position of the order that each belongs to:
+            a middleware may drop a message, or send it twice.
+
+        Raises:
+            EncodeError: One of them can't travel as it is.
+        """
+        if not wrapping:
+            made = [self.publication(order.message, order) for order in orders]
+            return range(len(orders)), made
+        positions: list[int] = []
+        publications: list[Publication] = []
+        for position, order in enumerate(orders):
+
+            async def collect(
+                message: Message, order: Order = order, position: int = position
+            ) -> None:
+                publications.append(self.publication(message, order))
+                positions.append(position)
+
+            await enqueue_chain(wrapping, collect)(order.message)
+        return positions, publications
+
+
+def partly_enqueued(
+    handles: Sequence[Job[Any]], errors: Mapping[int, RmqarqError]
+) -> PartlyEnqueued:
+    """Make the error of a batch from the errors by position."""
+    first = errors[min(errors)]
+    error = PartlyEnqueued(
+        "{failed} of {total} jobs were not stored for certain; the first: {problem}",
+        failed=len(errors),
+        total=len(handles),
+        problem=str(first),
+    )
+    error.failures = dict(errors)
+    error.jobs = [
+        None if position in errors else job for position, job in enumerate(handles)
+    ]
+    error.__cause__ = first
+    return error

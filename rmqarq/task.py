@@ -51,6 +51,7 @@ class TaskOptions(TypedDict, total=False):
         backoff: A `Backoff`, or the seconds of the first wait.
         retry_on: The exceptions that are worth another attempt; all by default.
         expires: Seconds after its time past which a job is dead.
+        compression: Whether to pack bodies above the threshold.
     """
 
     name: str
@@ -61,6 +62,10 @@ class TaskOptions(TypedDict, total=False):
     backoff: Backoff | float
     retry_on: tuple[type[Exception], ...]
     expires: float
+    compression: bool
+
+
+_FOR_JOBS = ("priority", "expires", "compression")
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -312,7 +317,7 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
     given.pop("name", None)
     retry_on = _exceptions(name, given.pop("retry_on", (Exception,)))
     backoff = _backoff(name, given.pop("backoff", None))
-    for_jobs = {key: given.pop(key) for key in ("priority", "expires") if key in given}
+    for_jobs = {key: given.pop(key) for key in _FOR_JOBS if key in given}
     if given.get("timeout", 0) is None:
         given["no_timeout"] = True
     unknown = given.keys() - set(Policy.__struct_fields__)

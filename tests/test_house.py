@@ -74,6 +74,7 @@ FLOORS: dict[str, list[str]] = {
         "transports",
         "task",
         "app",
+        "portal",
         "loader",
     ],
     "worker": [

@@ -216,7 +216,7 @@ def test_a_revived_job_begins_anew_under_its_id() -> None:
         headers={"trace": "x"},
     )
     letter = revived(dead(message, **{"x-rmqarq-crashes": 2}), CODEC)
-    again, _, _ = CODEC.decode(properties(), letter.body)
+    again, *_ = CODEC.decode(properties(), letter.body)
     assert (again.id, again.task, again.job_try, again.generation) == ("a", "t", 1, 3)
     assert (again.eta, again.expires, again.first_failed_at) == (None, None, None)
     assert (again.enqueued_at, again.max_retries) == (5.0, 9)
@@ -228,7 +228,7 @@ def test_a_revived_job_begins_anew_under_its_id() -> None:
 
 def test_the_generation_stays_what_a_worker_can_read() -> None:
     letter = revived(dead(Message(task="t", generation=MOST_GENERATIONS)), CODEC)
-    again, _, _ = CODEC.decode(properties(), letter.body)
+    again, *_ = CODEC.decode(properties(), letter.body)
     assert again.generation == MOST_GENERATIONS
 
 

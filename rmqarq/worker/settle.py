@@ -220,7 +220,7 @@ class Settler:
     async def _retry(self, run: Run, decoded: Decoded, outcome: Retried) -> None:
         message = next_attempt(decoded.message, outcome.delay, time.time())
         try:
-            encoded = self._codec.encode(message, decoded.serializer)
+            encoded = self._codec.encode_again(message, decoded)
         except EncodeError as error:  # one more digit may be one too many
             await self.bury(run, DeadLettered("too large", failure_of(error)))
             return
