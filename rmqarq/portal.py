@@ -215,8 +215,9 @@ class _LoopThread:
     def _run(self) -> None:
         # not anyio's: that imports a module here, and a fork at that moment would
         # leave the child with an import that never ends
-        with suppress(SystemExit):  # of a task that some call has left behind
-            asyncio.run(self._serve())
+        runner = asyncio.Runner(loop_factory=_EventLoop)
+        with suppress(SystemExit), runner:  # of a task that some call has left behind
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -231,6 +232,13 @@ class _LoopThread:
         finally:
             for app in self._apps:
                 await app.close()
+
+
+class _EventLoop(asyncio.SelectorEventLoop):
+    """One that starts no thread to end: Python 3.12 allows none at its own end."""
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Leave the threads that look up host names to `close`."""
 
 
 class _Call(Generic[T]):

@@ -289,7 +289,8 @@ def test_a_call_may_take_longer_than_an_enqueue(hasty: Portal) -> None:
 def program(broker: Broker, queue: str, name: str) -> list[str]:
     """Run a program of the app to its end; any warning would end up in its errors."""
     command = [sys.executable, "-W", "error", "-m", "tests.frameworks.apps.portal_app"]
-    env = {**os.environ, "RMQARQ_URL": broker.url, "RMQARQ_QUEUE": queue}
+    url = broker.url.replace("127.0.0.1", "localhost")  # looked up by a thread, too
+    env = {**os.environ, "RMQARQ_URL": url, "RMQARQ_QUEUE": queue}
     done = subprocess.run(
         [*command, name],
         cwd=ROOT,
