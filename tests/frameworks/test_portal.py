@@ -322,6 +322,7 @@ def cut_off(broker: Broker) -> int:
     ("name", "lines", "whos"),
     [
         ("forked", ["child 0", "parent 0 0"], ("before", "child", "parent", "after")),
+        ("locked", ["child 0", "parent 0"], ("before", "child", "parent")),
         ("closed", ["child 0", "parent 0"], ("before", "child", "parent")),
         ("pool", ["parent 0"], ("before", "child", "parent")),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -84,6 +85,27 @@ def forked_midst() -> None:
         thread.join()
     codes = [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in children]
     print("parent", portal.call(reconnects), codes)
+
+
+def locked() -> None:
+    """Fork at a moment when another thread is in the midst of handing over a call."""
+    send("before")
+    lock = portal._keeper._lock
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            forked.wait()
+
+    threading.Thread(target=hold).start()
+    held.wait()
+    if not (child := fork()):
+        signal.alarm(20)  # rather than wait for ever for a thread that is not there
+        in_child("child")
+    forked.set()
+    send("parent")
+    print("parent", os.waitpid(child, 0)[1])
 
 
 def closed() -> None:
