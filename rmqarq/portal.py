@@ -79,8 +79,9 @@ class Portal:
             BaseException: Whatever the function raises, unchanged.
         """
         _refuse_in_event_loop(getattr(fn, "__qualname__", repr(fn)))
-        call = self._keeper.submit(partial(fn, *args, **kwargs))
+        call = _Call(partial(fn, *args, **kwargs))
         try:
+            self._keeper.submit(call)
             return call.wait()
         finally:
             call.give_up()  # unless it is done: at Ctrl-C, say
@@ -123,7 +124,7 @@ class _Keeper:
         self._ended = False
         _keepers.add(self)
 
-    def submit(self, fn: Callable[[], Coroutine[Any, Any, T]]) -> _Call[T]:
+    def submit(self, call: _Call[Any]) -> None:
         """Start a call, and the thread if need be.
 
         Raises:
@@ -134,9 +135,7 @@ class _Keeper:
                 raise ConnectionFailed("the program is ending; nothing was sent")
             if self._thread is None or not self._thread.is_alive():
                 self._thread = _LoopThread(self._apps)
-            call = _Call(self._thread, fn)
-            call.submit()
-            return call
+            call.submit(self._thread)
 
     def close(self) -> None:
         """End the thread in order; the next call makes another."""
@@ -242,20 +241,19 @@ class _EventLoop(asyncio.SelectorEventLoop):
 
 
 class _Call(Generic[T]):
-    """One call on its way through the thread."""
+    """One call on its way through a thread."""
 
-    def __init__(
-        self, thread: _LoopThread, fn: Callable[[], Coroutine[Any, Any, T]]
-    ) -> None:
-        self._thread = thread
+    def __init__(self, fn: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._fn = fn
         self._future: Future[T] = Future()
         self._task: asyncio.Task[None] | None = None
-        self._asked = time.monotonic()
+        self._asked = 0.0
 
-    def submit(self) -> None:
+    def submit(self, thread: _LoopThread) -> None:
         """Have it started."""
-        self._thread.soon(self._start)
+        self._thread = thread
+        self._asked = time.monotonic()
+        thread.soon(self._start)
 
     def wait(self) -> T:
         """Wait for the result, for as long as the event loop turns."""

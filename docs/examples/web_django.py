@@ -22,7 +22,7 @@ portal = Portal(tasks)  # one for the process; it connects at the first call
 
 @tasks.task
 def send_mail(order_id: int) -> None:
-    print("mail for order", order_id)
+    print(f"mail for order {order_id}")
 
 
 # views.py

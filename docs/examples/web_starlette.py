@@ -14,12 +14,12 @@ reports = App(queue="web_starlette_reports")
 
 @mail.task
 async def send_mail(subject: str) -> None:
-    print("mail:", subject)
+    print(f"mail: {subject}")
 
 
 @reports.task
 async def count(word: str) -> None:
-    print(word, "has", len(word), "letters")
+    print(f"{word} has {len(word)} letters")
 
 
 @asynccontextmanager
