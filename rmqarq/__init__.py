@@ -42,6 +42,7 @@ from rmqarq.outcome import (
     Retried,
     Succeeded,
 )
+from rmqarq.portal import Portal
 from rmqarq.settings import Settings
 from rmqarq.stats import Stats
 from rmqarq.task import Task
@@ -74,6 +75,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "PartlyEnqueued",
+    "Portal",
     "QueueFull",
     "QueueMissing",
     "Reject",

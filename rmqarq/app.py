@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import asynccontextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -18,7 +19,7 @@ from typing import (
 import msgspec
 
 from rmqarq.context import Context, State, StateT
-from rmqarq.errors import ConfigurationError
+from rmqarq.errors import ConfigurationError, ConnectionFailed
 from rmqarq.handler import HandlerDecorator
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
@@ -34,7 +35,7 @@ from rmqarq.url import parse_urls
 from rmqarq.wire.topology import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -289,8 +290,7 @@ class App(Generic[StateT]):
             ConnectionFailed: No broker could be reached before `publish_deadline`.
             ConfigurationError: The broker refuses us.
         """
-        deadline = asyncio.get_running_loop().time() + self._patience
-        await self.transport.connect(deadline)
+        await self._connect(self._patience)
         self.retain()
         return self
 
@@ -302,6 +302,37 @@ class App(Generic[StateT]):
     ) -> None:
         """Close the connections when nobody else uses them."""
         await self.release()
+
+    @asynccontextmanager
+    async def connected(
+        self, _web: object = None, /, *, required: bool = True
+    ) -> AsyncGenerator[None]:
+        """Hold the connections for as long as a web application runs.
+
+        Made to be its lifespan: `FastAPI(lifespan=tasks.connected)`. The `lifespan` of
+        this App is another thing: it makes the state of a worker.
+
+        Args:
+            _web: The web application; whatever calls a lifespan gives it.
+            required: `False` starts it without a broker, too, after `connect_timeout`
+                seconds with a warning; the next enqueue tries again.
+
+        Raises:
+            ConnectionFailed: No broker could be reached before `publish_deadline`.
+            ConfigurationError: The broker refuses us, required or not.
+        """
+        patience = self._patience if required else self.settings.connect_timeout
+        try:
+            await self._connect(patience)
+        except ConnectionFailed as error:
+            if required:
+                raise
+            log.warning("%(problem)s; starting without", {"problem": error})
+        self.retain()
+        try:
+            yield
+        finally:
+            await self.release()
 
     def retain(self) -> None:
         """Keep the connections open until `release`, as a worker does."""
@@ -318,6 +349,9 @@ class App(Generic[StateT]):
         transport = self.transport
         self._transports.forget()
         await transport.close()
+
+    async def _connect(self, patience: float) -> None:
+        await self.transport.connect(asyncio.get_running_loop().time() + patience)
 
     def _apply(self) -> None:
         parse_urls(self.settings.url)
@@ -346,24 +380,8 @@ class App(Generic[StateT]):
         return task.policy.queue or self.settings.queue
 
     def _queue_for(self, spec: JobSpec[Any]) -> str:
-        queue = spec.options.queue or self._queue_named(spec.task)
-        if queue in self.registry.handlers:
-            raise ConfigurationError(
-                "a job of {task} can't go to {queue}: there {handler} takes messages of"
-                " other producers",
-                task=spec.task,
-                queue=repr(queue),
-                handler=self.registry.handlers[queue].name,
-            )
-        return queue
-
-    def _queue_named(self, name: str) -> str:
-        """The queue of the function of this name; of one elsewhere, the App's."""
-        for handler in self.registry.handlers.values():
-            if handler.name == name:
-                return handler.queue
-        task = self.tasks.get(name)
-        return self.settings.queue if task is None else self.queue_of(task)
+        usual = self.settings.queue
+        return self.registry.queue_for(spec.task, spec.options.queue, usual)
 
     async def _mention_priorities(self) -> None:
         """Say once that quorum queues before RabbitMQ 4.0 are first in, first out."""

@@ -56,6 +56,7 @@ class EnqueueOptions(TypedDict, total=False):
         expires: Seconds after its time past which the job is dead.
         max_retries: Instead of the task's own.
         headers: Text to travel along; the task sees it as `ctx.headers`.
+        compression: Whether to pack the body, if it is above the threshold.
     """
 
     queue: str
@@ -64,6 +65,7 @@ class EnqueueOptions(TypedDict, total=False):
     expires: float
     max_retries: int
     headers: Mapping[str, str]
+    compression: bool
 
 
 class JobOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +77,7 @@ class JobOptions(Struct, frozen=True, forbid_unknown_fields=True):
     expires: Span | None = None
     max_retries: Count | None = None
     headers: dict[str, str] = {}
+    compression: bool | None = None
 
     def merged(self, task: str, given: EnqueueOptions) -> JobOptions:
         """Give these options with some replaced.

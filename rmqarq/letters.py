@@ -185,7 +185,7 @@ def open_up(delivery: Delivery, codec: Codec) -> Contents:
     try:
         if is_foreign(delivery):
             return _foreign_contents(delivery, codec)
-        message, serializer = codec.decode(delivery.properties, delivery.body)[:2]
+        message, serializer, *_ = codec.decode(delivery.properties, delivery.body)
         args = _plain(serializer, message.args, [])
         kwargs = _plain(serializer, message.kwargs, {})
     except DecodeError as error:
@@ -214,7 +214,8 @@ def revived(delivery: Delivery, codec: Codec) -> Post:
     """
     if is_foreign(delivery):
         return _revived_foreign(delivery)
-    message, serializer = codec.decode(delivery.properties, delivery.body)[:2]
+    came = codec.decode(delivery.properties, delivery.body)
+    message = came.message
     anew = msgspec.structs.replace(
         message,
         job_try=1,
@@ -223,7 +224,7 @@ def revived(delivery: Delivery, codec: Codec) -> Post:
         expires=None,
         first_failed_at=None,
     )
-    encoded = codec.encode(anew, serializer)
+    encoded = codec.encode_again(anew, came)
     return Letter(
         task=_short(anew.task),
         job_id=_short(anew.id),

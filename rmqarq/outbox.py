@@ -80,14 +80,17 @@ class Outbox:
                 self._serializer, message.args, message.kwargs, validate=self._validate
             )
             message = msgspec.structs.replace(message, args=args, kwargs=kwargs or {})
-        content_type, content_encoding, body = self._codec.encode(message)
+        options = order.spec.options
+        content_type, content_encoding, body = self._codec.encode(
+            message, options.compression
+        )
         letter = Letter(
             task=message.task,
             job_id=message.id,
             body=body,
             content_type=content_type,
             content_encoding=content_encoding,
-            priority=order.spec.options.priority,
+            priority=options.priority,
         )
         try:
             if order.delay:

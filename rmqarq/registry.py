@@ -34,6 +34,36 @@ class Registry:
         """Give what runs a message of a queue that names a task."""
         return self.handlers.get(queue) or self.tasks.get(name)
 
+    def queue_for(self, task: str, asked: str | None, usual: str) -> str:
+        """Give the queue that a job goes to.
+
+        Args:
+            task: What it is for.
+            asked: The queue that the caller names.
+            usual: The queue of tasks that name none, and of those elsewhere.
+
+        Raises:
+            ConfigurationError: A consume function has the queue.
+        """
+        queue = asked or self._queue_named(task, usual)
+        handler = self.handlers.get(queue)
+        if handler is not None:
+            raise ConfigurationError(
+                "a job of {task} can't go to {queue}: there {handler} takes messages of"
+                " other producers",
+                task=task,
+                queue=repr(queue),
+                handler=handler.name,
+            )
+        return queue
+
+    def _queue_named(self, name: str, usual: str) -> str:
+        for handler in self.handlers.values():
+            if handler.name == name:
+                return handler.queue
+        task = self.tasks.get(name)
+        return usual if task is None else task.policy.queue or usual
+
     def add_task(self, task: Task[..., Any], usual: str) -> None:
         """Register a task.
 

@@ -49,6 +49,7 @@ class TaskOptions(TypedDict, total=False):
         backoff: A `Backoff`, or the seconds of the first wait.
         retry_on: The exceptions that are worth another attempt; all by default.
         expires: Seconds after its time past which a job is dead.
+        compression: Whether to pack bodies above the threshold.
     """
 
     name: str
@@ -59,6 +60,10 @@ class TaskOptions(TypedDict, total=False):
     backoff: Backoff | float
     retry_on: tuple[type[Exception], ...]
     expires: float
+    compression: bool
+
+
+_FOR_JOBS = ("priority", "expires", "compression")
 
 
 class Publisher(Protocol):
@@ -315,6 +320,5 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
     """Sort the options by who reads them: the worker, or whoever enqueues."""
     given: dict[str, Any] = {**options}
     given.pop("name", None)
-    keys = given.keys() & {"priority", "expires"}
-    for_jobs = {key: given.pop(key) for key in keys}
+    for_jobs = {key: given.pop(key) for key in _FOR_JOBS if key in given}
     return checked_policy(name, given), converted(name, for_jobs, JobOptions)

@@ -31,6 +31,7 @@ class Transports:
         self._pid = os.getpid()
         self._known: dict[asyncio.AbstractEventLoop, Transport] = {}
         self._last: tuple[asyncio.AbstractEventLoop, Transport] | None = None
+        self._of_parents: list[object] = []
 
     @property
     def in_use(self) -> bool:
@@ -45,6 +46,8 @@ class Transports:
             return last[1]
         if self._pid != os.getpid():
             self._pid = os.getpid()
+            # kept: what ends, a connection say, would do so on the parent's socket
+            self._of_parents.append(self._known)
             self._known = {}
         transport = self._known.get(loop)
         if transport is None:

@@ -9,14 +9,19 @@ import os
 import types
 import typing
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 import pytest
 
 import rmqarq
 from rmqarq import App, ConfigurationError, Settings
+from rmqarq.job import EnqueueOptions, JobOptions
 from rmqarq.settings import SettingsFields
+from rmqarq.task import Policy, TaskOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = Path(rmqarq.__file__).parent
 
@@ -276,6 +281,55 @@ def test_every_setting_is_read_somewhere() -> None:
             }
     read |= {"prefetch"} if "prefetch_count" in read else set()
     assert set(Settings.__struct_fields__) - read == set()
+
+
+def _attributes_of(*owners: str) -> set[str]:
+    """What the package reads of `policy`, say, or of `<anything>.policy`."""
+    read: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                owner = node.value
+                name = getattr(owner, "id", getattr(owner, "attr", ""))
+                read |= {node.attr} if name.strip("_") in owners else set()
+    return read
+
+
+def test_every_option_of_a_task_and_of_a_call_is_read_somewhere() -> None:
+    assert set(Policy.__struct_fields__) - _attributes_of("policy") == set()
+    assert set(JobOptions.__struct_fields__) - _attributes_of("options") == set()
+
+
+def test_every_option_ends_up_in_what_is_read() -> None:
+    of_calls = set(EnqueueOptions.__annotations__)
+    assert of_calls == set(JobOptions.__struct_fields__)
+    of_tasks = set(TaskOptions.__annotations__) - {"name"}
+    kept = {*Policy.__struct_fields__, *JobOptions.__struct_fields__}
+    assert of_tasks - kept == set()
+    assert set(Policy.__struct_fields__) - of_tasks == {"no_timeout"}
+
+
+def _commands() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """The functions whose parameters are the flags of a command."""
+    for path in sorted((PACKAGE / "cli").glob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                yield f"{path.stem}.{node.name}", node
+
+
+def test_every_flag_of_a_command_is_read() -> None:
+    """A flag that its command does not look at does nothing."""
+    unread: list[str] = []
+    for name, command in _commands():
+        used = {
+            node.id
+            for node in ast.walk(ast.Module(command.body, []))
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        }
+        flags = {each.arg for each in (*command.args.args, *command.args.kwonlyargs)}
+        unread += [f"{name}: {flag}" for flag in flags - used]
+    assert unread == ["main.options: show_version"]  # which acts in a callback
+    assert "run.run" in dict(_commands())
 
 
 def _is_settings(node: ast.expr) -> bool:

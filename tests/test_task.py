@@ -62,6 +62,7 @@ def test_the_options_are_sorted_into_policy_and_job(app: App) -> None:
         backoff=2,
         retry_on=(OSError, KeyError),
         expires=60,
+        compression=True,
     )(add)
     assert task.name == "other"
     assert task.policy == Policy(
@@ -71,7 +72,7 @@ def test_the_options_are_sorted_into_policy_and_job(app: App) -> None:
         backoff=Backoff(base=2.0),
         retry_on=(OSError, KeyError),
     )
-    assert task.job(1).options == JobOptions(priority=3, expires=60.0)
+    assert task.job(1).options == JobOptions(priority=3, expires=60.0, compression=True)
 
 
 def test_a_backoff_is_taken_as_it_is(app: App) -> None:
@@ -109,6 +110,7 @@ def test_the_decorator_is_a_value_whose_options_can_be_refined(app: App) -> None
         ({"max_retries": None, "priority": 256}, "priority"),
         ({"priority": -1}, "priority"),
         ({"expires": -1}, "expires"),
+        ({"compression": 1}, "compression"),
         ({"queue": 7}, "queue"),
         ({"retry_on": ("ValueError",)}, "retry_on of the task add"),
         ({"retry_on": (ValueError, 7)}, "not 7"),

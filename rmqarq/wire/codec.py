@@ -69,6 +69,8 @@ class Decoded(NamedTuple):
     serializer: Serializer
     ours: bool
     """Whether it tells itself from every other one: a foreign one may not."""
+    packed: bool = False
+    """Whether its body was packed."""
     origin: Origin | None = None
     """Where a message of another producer comes from; `None` for a job."""
 
@@ -86,21 +88,38 @@ class Codec:
     def __init__(self, settings: Settings) -> None:
         self._serializer: Serializer = settings.serializer
         self._max_body = settings.max_body
-        self._pack_above = (
-            settings.compression_threshold if settings.compression else None
-        )
+        self._compression = settings.compression
+        self._pack_above = settings.compression_threshold
 
-    def encode(self, message: Message, serializer: Serializer | None = None) -> Encoded:
+    def encode(self, message: Message, compression: bool | None = None) -> Encoded:
         """Encode a message.
 
         Args:
-            message: With its arguments as values, or as `Raw` of the same serializer.
-            serializer: Instead of the App's own, for a message that came in it.
+            message: With its arguments as values, or as `Raw` of the App's serializer.
+            compression: Whether to pack it above the threshold; `None`: as the App.
 
         Raises:
             EncodeError: Something in it can't be encoded, or it is above `max_body`.
         """
-        serializer = serializer or self._serializer
+        wanted = self._compression if compression is None else compression
+        body = self._body(message, self._serializer)
+        packed = wanted and len(body) > self._pack_above
+        return _encoded(body, self._serializer, packed=packed)
+
+    def encode_again(self, message: Message, came: Decoded) -> Encoded:
+        """Encode what follows a message that came, written and packed as it was.
+
+        Args:
+            message: With the arguments of the one that came, still `Raw`.
+            came: The one that came.
+
+        Raises:
+            EncodeError: It is above `max_body` now.
+        """
+        body = self._body(message, came.serializer)
+        return _encoded(body, came.serializer, packed=came.packed)
+
+    def _body(self, message: Message, serializer: Serializer) -> bytes:
         try:
             body = encoder(serializer).encode(message)
         except UNREADABLE as error:
@@ -116,10 +135,7 @@ class Codec:
                 size=len(body),
                 limit=self._max_body,
             )
-        content_type = CONTENT_TYPES[serializer]
-        if self._pack_above is not None and len(body) > self._pack_above:
-            return Encoded(content_type, "gzip", gzip.compress(body, 6, mtime=0))
-        return Encoded(content_type, None, body)
+        return body
 
     def decode(self, raw_properties: bytes, body: bytes) -> Decoded:
         """Decode what a queue delivered.
@@ -144,7 +160,7 @@ class Codec:
             raise DecodeError(
                 "the message can't be read: {problem}", problem=problem_of(error)
             ) from error
-        return Decoded(message, serializer, ours)
+        return Decoded(message, serializer, ours, encoding == "gzip")
 
     def unpacked(self, encoding: str | None, body: bytes) -> bytes:
         """Give a body as it was before it was packed.
@@ -181,6 +197,13 @@ class Codec:
             "the body is larger than max_body allows ({limit} bytes)",
             limit=self._max_body,
         )
+
+
+def _encoded(body: bytes, serializer: Serializer, *, packed: bool) -> Encoded:
+    content_type = CONTENT_TYPES[serializer]
+    if packed:
+        return Encoded(content_type, "gzip", gzip.compress(body, 6, mtime=0))
+    return Encoded(content_type, None, body)
 
 
 def serializer_of(content_type: str | None) -> Serializer:

@@ -105,7 +105,7 @@ class JobFormat:
         headers: Mapping[str, Header],
     ) -> Post:
         """Write the body anew."""
-        encoded = self._codec.encode(message, decoded.serializer)
+        encoded = self._codec.encode_again(message, decoded)
         return Letter(
             task=_short(message.task),
             job_id=_short(message.id),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import secrets
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 
 async def note(number: int) -> None: ...
+
+
+async def text(value: str) -> None: ...
 
 
 async def test_a_queue_deleted_meanwhile_is_declared_anew(
@@ -270,6 +274,59 @@ async def test_settings_of_a_message_travel_with_it(broker: Broker, queue: str) 
     assert {each.properties.delivery_mode for each in (big, small, other)} == {2}
 
 
+async def test_the_call_says_before_the_task_and_the_app_whether_it_is_packed(
+    broker: Broker, queue: str
+) -> None:
+    wanted: dict[str, bool] = {}
+    for by_app in (True, False):
+        app = App(broker.url, queue=queue, compression=by_app)
+        plain = app.task(name="plain")(text)
+        tasks = {"": plain}
+        for by_task in (True, False):
+            tasks[str(by_task)] = app.task(name=str(by_task), compression=by_task)(text)
+        async with app:
+            for said, task in tasks.items():
+                of_task = said == "True" if said else by_app
+                wanted[(await task.enqueue("x" * 5000)).id] = of_task
+                for by_call in (True, False):
+                    asked = task.options(compression=by_call)
+                    wanted[(await asked.enqueue("x" * 5000)).id] = by_call
+            small = await plain.options(compression=True).enqueue("x" * 500)
+            wanted[small.id] = False
+    letters = await take_all(broker.url, queue)
+    found = {
+        each.properties.correlation_id: each.properties.content_encoding == "gzip"
+        for each in letters
+    }
+    assert found == wanted
+    for letter in letters:
+        if found[letter.properties.correlation_id]:
+            assert len(letter.body) < 500
+            assert b"x" * 5000 in gzip.decompress(letter.body)
+
+
+@pytest.mark.parametrize("compression", [True, False])
+async def test_the_next_attempts_are_packed_as_the_first_was(
+    broker: Broker, queue: str, compression: bool
+) -> None:
+    sender = App(broker.url, queue=queue)
+    async with sender:
+        asked = sender.ref("fail").options(compression=compression)
+        await asked.enqueue("x" * 5000)
+    app = App(broker.url, queue=queue, compression=not compression, retry_backoff=0)
+
+    @app.task(max_retries=2)
+    async def fail(text: str) -> None:
+        raise OSError(len(text))
+
+    async with running(app) as worker:
+        await until(lambda: worker.stats.dead_lettered == 1)
+    (letter,) = await take_all(broker.url, f"{queue}_dlq")  # its bytes unchanged
+    assert letter.headers["x-rmqarq-attempts"] == 3
+    assert letter.properties.content_encoding == ("gzip" if compression else None)
+    assert (len(letter.body) < 500) is compression
+
+
 async def test_ten_thousand_concurrent_enqueues_are_stored_once_each(
     broker: Broker, queue: str
 ) -> None:
@@ -337,6 +394,9 @@ app = App(sys.argv[1], queue=sys.argv[2])
 
 @app.task
 async def note(number: int) -> None: ...
+
+
+async def text(value: str) -> None: ...
 """
 PROGRAMS = {
     "without async with": """

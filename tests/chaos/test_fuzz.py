@@ -121,7 +121,7 @@ def test_ten_thousand_changed_bodies_are_decoded_or_refused() -> None:
     mutate = Mutator()
     written = seeds(MESSAGE)
     for raw, body in written:  # untouched, all are read
-        message, serializer, _ = codec.decode(raw, body)
+        message, serializer, *_ = codec.decode(raw, body)
         signature.decode(serializer, message.args, message.kwargs)
     counts: Counter[str] = Counter()
     memory, longest = resident(), 0.0
@@ -130,7 +130,7 @@ def test_ten_thousand_changed_bodies_are_decoded_or_refused() -> None:
         body = mutate(body)
         began = time.perf_counter()
         try:
-            message, serializer, _ = codec.decode(raw, body)
+            message, serializer, *_ = codec.decode(raw, body)
             signature.decode(serializer, message.args, message.kwargs)
             counts["decoded"] += 1
         except DecodeError as error:
@@ -167,7 +167,7 @@ def test_a_body_within_the_limit_takes_a_bounded_multiple_of_its_size(
     codec = Codec(app.settings)
     tracemalloc.start()
     try:
-        message, serializer, _ = codec.decode(properties(), body)
+        message, serializer, *_ = codec.decode(properties(), body)
         (value,), _ = signature.decode(serializer, message.args, message.kwargs)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -220,7 +220,7 @@ def fate(codec: Codec, app: App, raw: bytes, body: bytes) -> str:
     """Say what must become of a message."""
     now = time.time()
     try:
-        message, serializer, _ = codec.decode(raw, body)
+        message, serializer, *_ = codec.decode(raw, body)
         if message.expired(now) or message.task not in app.tasks:
             return "dead"
         if message.eta is not None and message.eta > now + 1:

@@ -285,6 +285,44 @@ async def work(number: int) -> None:
         assert all(each in done.stdout for each in wanted)
         assert "worker started" not in done.stderr  # WARNING, as the code says
 
+    def test_every_flag_reaches_the_worker(
+        self, broker: Broker, queue: str, tmp_path: Path
+    ) -> None:
+        text = """
+from rmqarq import App
+app = App()
+
+@app.on_shutdown
+async def tell(state) -> None:
+    print(app.settings, flush=True)
+"""
+        module(tmp_path, "jobs", text)
+        flags = {
+            "--burst": "burst=True",
+            "--burst-timeout 7": "burst_timeout=7.0",
+            "--burst-check-interval 0.3": "burst_check_interval=0.3",
+            "--no-wait-tasks": "burst_wait=False",
+            "--wait-delayed": "wait_delayed=True",
+            f"--url {broker.url}": "url='amqp://guest:***@",
+            f"--queue {queue}": "",  # what is consumed; the setting stays
+            "--prefetch-count 3": "prefetch=3",
+            "--concurrency 2": "concurrency=2",
+            "--max-jobs 9": "max_jobs=9",
+            "--fail-on-dead": "fail_on_dead=True",
+            "--log-level info": "",  # the default, said in small letters
+            "--shutdown-grace 4": "shutdown_grace=4.0",
+        }
+        given = [word for flag in flags for word in flag.split()]
+        done = rmqarq("run", "jobs:app", *given, cwd=tmp_path)
+        assert done.returncode == 0, said(done)
+        assert [each for each in flags.values() if each not in done.stdout] == []
+        assert f"queues {queue}; 2 at a time" in said(done)
+        shown = rmqarq("run", "--help", cwd=tmp_path).stdout
+        known = set(re.findall(r"--[a-z][a-z-]+", shown))
+        named = {flag.split()[0] for flag in flags}
+        assert {"--help", "--fail-on-dead"} <= known  # named in the text, too
+        assert known - {"--help"} == named
+
     def test_a_settings_value_is_taken_whole_and_the_environment_does_not_count(
         self, broker: Broker, queue: str, tmp_path: Path
     ) -> None:

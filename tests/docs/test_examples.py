@@ -12,6 +12,7 @@ from tests.docs.pages import DOCS, EXAMPLES
 from tests.docs.programs import WORKER, end, start
 from tests.docs.test_migrating import MIGRATED
 from tests.docs.test_protocol import PRODUCERS
+from tests.frameworks.test_web import KINDS as WEB
 from tests.harness.broker import free_ports
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ ALONE = (
     "include",
     "quickstart",
     "retries",
+    "script",
 )
 (HEALTH_PORT,) = free_ports(1)
 IN_TURN = {
@@ -40,7 +42,7 @@ IN_TURN = {
     "dead_letters": ["dead_letters.py", "my_queue_dlq"],
     "doctor": ["-m", "rmqarq", "doctor", "app:app"],
 }
-ELSEWHERE = (*MIGRATED, *PRODUCERS)
+ELSEWHERE = (*MIGRATED, *PRODUCERS, *WEB)
 
 
 def run(broker: Broker, *arguments: str) -> subprocess.Popen[str]:
@@ -187,6 +189,12 @@ def test_an_embedded_worker_is_stopped_by_its_program(
     printed = end(running["embedded"]).splitlines()
     assert sorted(printed[:-1]) == ["job 0", "job 1", "job 2"]
     assert printed[-1].startswith("3 completed: Ending(why='asked to stop'")
+
+
+def test_a_script_enqueues_through_a_portal(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    assert end(running["script"]) == "greet on script\n2 more\n"
 
 
 def test_retries_go_as_far_as_the_task_says(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, assert_type
 
 from rmqarq import (
@@ -21,6 +22,7 @@ from rmqarq import (
     Message,
     Middleware,
     Outcome,
+    Portal,
     Reject,
     Retry,
     Settings,
@@ -32,6 +34,7 @@ from rmqarq import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
 MYPY = False
 """mypy takes a variable of this name for true."""
@@ -217,6 +220,17 @@ async def enqueueing() -> None:
         assert_type((job.id, job.task, job.queue), tuple[str, str, str])
 
 
+def blocking() -> None:
+    """Check calls from code that can't await."""
+    with Portal(app, typed) as portal:
+        assert_type(portal, Portal)
+        assert_type(portal.call(query.enqueue, 2), Job[int])
+        assert_type(portal.call(goodbye.enqueue, 1, reason="left"), Job[str | None])
+        assert_type(portal.call(query.defer, timedelta(hours=24), 1), Job[int])
+        assert_type(portal.call(app.enqueue_many, [welcome.job(1)]), list[Job[str]])
+    assert_type(portal.close(), None)
+
+
 async def batches() -> None:
     """Check calls that are made now and sent together."""
     assert_type(welcome.job(1), JobSpec[str])
@@ -250,6 +264,22 @@ async def mentioning_any() -> None:
         assert_type(data, Job[dict[str, Any]])
         assert_type(later, Job[dict[str, Any]])
         assert_type(loosely, Job[int])
+
+
+class Web:
+    """Take a lifespan as FastAPI, Starlette and Litestar do."""
+
+    def __init__(
+        self, lifespan: Callable[[Web], AbstractAsyncContextManager[None]]
+    ) -> None: ...
+
+
+async def serving() -> None:
+    """Check what web frameworks are given."""
+    web = Web(lifespan=app.connected)
+    Web(lifespan=partial(app.connected, required=False))
+    async with app.connected(web) as nothing, typed.connected(required=False):
+        assert_type(nothing, None)
 
 
 async def working() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from rmqarq import App, Context, Job, Middleware, Retry, Settings, Worker
+from rmqarq import App, Context, Job, Middleware, Portal, Retry, Settings, Worker
 from tests.typing.api import (
     Db,
     app,
@@ -44,6 +44,17 @@ async def calls() -> None:
     welcome.job(1).defer("60")  # EXPECT-ERROR
     await app.enqueue_many([welcome.enqueue(1)])  # EXPECT-ERROR
     Retry(defer="10")  # EXPECT-ERROR
+
+
+def blocking() -> None:
+    """Call through a portal as the function can't be called."""
+    portal = Portal(app)
+    portal.call(query.enqueue, "1")  # EXPECT-ERROR
+    portal.call(query.enqueue)  # EXPECT-ERROR
+    portal.call(welcome.enqueue, user_id="7")  # EXPECT-ERROR
+    portal.call(portal.close)  # EXPECT-ERROR
+    one: Job[int] = portal.call(welcome.enqueue, 7)  # EXPECT-ERROR
+    print(one)
 
 
 async def results() -> None:

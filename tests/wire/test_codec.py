@@ -36,11 +36,9 @@ def written(content_type: str | None = JSON, **fields: Any) -> bytes:
     return header.ContentHeader(0, 0, made).marshal()[12:]
 
 
-def arrived(
-    codec: Codec, message: Message, serializer: Serializer | None = None
-) -> Any:
+def arrived(codec: Codec, message: Message, compression: bool | None = None) -> Decoded:
     """Encode a message and decode it as a worker would."""
-    content_type, encoding, body = codec.encode(message, serializer)
+    content_type, encoding, body = codec.encode(message, compression)
     made = template(
         content_type=content_type,
         content_encoding=encoding,
@@ -71,9 +69,9 @@ FULL = Message(
 def test_a_message_arrives_as_it_was_sent(
     serializer: Serializer, compression: bool
 ) -> None:
-    codec = Codec(Settings(compression=compression, compression_threshold=0))
-    message, found, *_ = arrived(codec, FULL, serializer)
-    assert found == serializer
+    settings = Settings(serializer=serializer, compression_threshold=0)
+    message, found, ours, packed, _ = arrived(Codec(settings), FULL, compression)
+    assert (found, ours, packed) == (serializer, True, compression)
     for name in Message.__struct_fields__:
         if name not in ("args", "kwargs"):
             assert getattr(message, name) == getattr(FULL, name), name
@@ -89,12 +87,28 @@ def test_the_body_is_one_flat_object_without_defaults() -> None:
     assert encoded.body == b'{"id":"j","task":"add","args":[1],"enqueued_at":5.0}'
 
 
-def test_the_serializer_is_that_of_the_settings_unless_a_message_came_in_another() -> (
-    None
-):
-    codec = Codec(Settings(serializer="msgpack"))
-    assert codec.encode(FULL).content_type == MSGPACK
-    assert codec.encode(FULL, "json").content_type == JSON
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_follows_a_message_is_written_and_packed_as_that_was(packed: bool) -> None:
+    sender = Codec(Settings(serializer="msgpack", compression_threshold=10))
+    assert sender.encode(FULL).content_type == MSGPACK
+    came = arrived(sender, FULL, packed)
+    # whatever the worker itself would do
+    worker = Codec(Settings(compression=not packed, compression_threshold=0))
+    assert worker.encode(FULL).content_type == JSON
+    again = worker.encode_again(came.message, came)
+    assert again.content_type == MSGPACK
+    assert again.content_encoding == ("gzip" if packed else None)
+    assert again == sender.encode(FULL, packed)
+
+
+def test_a_message_may_be_packed_or_not_whatever_the_settings_say() -> None:
+    for compression in (True, False):
+        codec = Codec(Settings(compression=compression, compression_threshold=500))
+        large = Message(task="t", args=("x" * 1000,))
+        assert codec.encode(large, compression=True).content_encoding == "gzip"
+        assert codec.encode(large, compression=False).content_encoding is None
+        # the threshold holds in any case
+        assert codec.encode(FULL, compression=True).content_encoding is None
 
 
 def test_encoded_arguments_are_carried_over_byte_by_byte() -> None:
