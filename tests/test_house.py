@@ -133,7 +133,9 @@ FLOORS: dict[str, list[str]] = {
         "case",
         "review",
         "remedies",
+        "grant",
         "diagnosis",
+        "delays",
         "doctor",
     ],
     "command line": [
