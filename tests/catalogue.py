@@ -124,9 +124,14 @@ def _argument_of(call: ast.Call, names: set[str]) -> ast.expr | None:
     return call.args[0] if name in names and call.args else None
 
 
+def _headings_of(call: ast.Call) -> ast.expr | None:
+    is_table = ast.unparse(call.func) == "output.table"
+    return call.args[0] if is_table and call.args else None
+
+
 def _headings(tree: ast.Module, call: ast.Call) -> Iterator[str]:
     """Give the headings of a table, those that stand in a variable, too."""
-    given = _argument_of(call, {"table"})
+    given = _headings_of(call)
     if isinstance(given, ast.Name):
         given = _assigned(tree, given.id)
     if isinstance(given, ast.Tuple | ast.List):
@@ -159,8 +164,7 @@ def untranslatable_in(tree: ast.Module) -> set[str]:
     return found | {
         ast.unparse(headings)
         for call in calls
-        if (headings := _argument_of(call, {"table"}))
-        and not any(_headings(tree, call))
+        if (headings := _headings_of(call)) and not any(_headings(tree, call))
     }
 
 

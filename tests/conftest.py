@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.harness.broker import Broker
+from tests.harness.dev_broker import DevBroker
 from tests.harness.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -47,9 +48,18 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """A private RabbitMQ node, shared by all tests; an error if there is none."""
-    with Broker() as node:
+    """A private RabbitMQ node, shared by all tests; an error if there is none.
+
+    RMQARQ_TEST_BROKER=dev takes the dev broker instead: what needs rabbitmqctl, or a
+    real node's faults, is skipped then.
+    """
+    node: Any = DevBroker() if on_dev_broker() else Broker()
+    with node:
         yield node
+
+
+def on_dev_broker() -> bool:
+    return os.environ.get("RMQARQ_TEST_BROKER") == "dev"
 
 
 @pytest.fixture

@@ -58,8 +58,9 @@ def test_a_line_of_one_of_several_processes_begins_with_its_number() -> None:
     assert Numbered(2).filter(marked)
     assert vars(marked)["worker"] == 2
     assert plain().format(marked).endswith(" [2] hello")
-    assert Numbered(None).filter(marked)
-    assert "[" not in plain().format(marked)
+    alone = record("hello", name="myapp")
+    assert Numbered(None).filter(alone)
+    assert "[" not in plain().format(alone)
 
 
 def test_our_sentences_are_chinese_when_chinese_is_chosen() -> None:

@@ -10,7 +10,18 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from rmqarq.cli import check, dlq, doctor, lost, output, queue, run, tasks, translated
+from rmqarq.cli import (
+    broker,
+    check,
+    dlq,
+    doctor,
+    lost,
+    output,
+    queue,
+    run,
+    tasks,
+    translated,
+)
 from rmqarq.errors import AppNotFound, RmqarqError
 from rmqarq.worker.ending import code_of
 
@@ -26,6 +37,7 @@ program.command(name="run")(run.run)
 program.command(name="check")(check.check)
 program.command(name="tasks")(tasks.tasks)
 program.command(name="doctor")(doctor.doctor)
+program.command(name="broker")(broker.broker)
 program.add_typer(queue.program)
 program.add_typer(dlq.program)
 program.add_typer(lost.program)

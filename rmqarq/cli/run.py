@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -131,22 +131,30 @@ def run(  # noqa: PLR0913 - one parameter a flag
         "shutdown_grace": shutdown_grace,
         "health_port": health_port,
     }
-    given = {name: value for name, value in flags.items() if value is not None}
-    start = Start(app, 1, given, tuple(queue or ()), reload)
-    if reload:
-        _refuse_reload(burst)
-    if reload or (processes or 1) > 1:
-        raise typer.Exit(asyncio.run(Supervisor(start, processes).run()))
-    raise typer.Exit(_run_here(start, processes))
+    start = Start(app, 1, _given(flags), tuple(queue or ()), reload)
+    _check_reload(reload, burst)
+    raise typer.Exit(_run(start, processes))
 
 
-def _refuse_reload(burst: bool) -> None:
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _check_reload(reload: bool, burst: bool) -> None:
+    if not reload:
+        return
     if burst:
         raise typer.BadParameter(
             "it waits for changes, and --burst ends when the queues are empty",
             param_hint="--reload",
         )
     require_watchfiles()
+
+
+def _run(start: Start, processes: int | None) -> int:
+    if start.reload or (processes or 1) > 1:
+        return asyncio.run(Supervisor(start, processes).run())
+    return _run_here(start, processes)
 
 
 def _run_here(start: Start, processes: int | None) -> int:

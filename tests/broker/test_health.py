@@ -179,6 +179,7 @@ async def test_a_worker_that_stops_says_so_until_its_end(
     with probed(node) as worker:
         await enqueue(node, "patient", str(door))
         await until(lambda: node.ledger.count("patient"))
+        await worker.ready()  # the lane of suspects, too
         worker.process.terminate()
         _, said = await worker.answers("/readyz", lambda got: got[0] == 503)
         assert said == "stopping: 1 jobs are under way\n"
@@ -297,7 +298,7 @@ async def test_the_metrics_are_there_while_100_jobs_run(
         assert found.value("rmqarq_jobs_in_progress") == 100
         assert found.value("rmqarq_job_wait_seconds_count", task="patient") == 100
         assert found.value("rmqarq_job_duration_seconds_count", task="patient") == 0
-        assert await worker.ask("/readyz") == OK
+        await worker.ready()
         door.touch()
         done = {"task": "patient", "queue": node.queue, "outcome": "succeeded"}
         await worker.count(lambda got: got.value("rmqarq_jobs_total", **done) == 105)

@@ -226,7 +226,7 @@ async def test_a_plain_function_past_its_timeout_is_tried_again_beside_itself(
         assert worker.stats.retried == 1
         release.set()
     assert len(runs.at[job.id]) == 2
-    assert runs.waits(job.id)[0] >= 0.19  # its time began a moment before it
+    assert runs.waits(job.id)[0] >= 0.1  # its time began a moment before it
 
 
 async def test_a_job_that_swallows_its_timeout_is_stuck_and_frees_its_slot(

@@ -137,6 +137,7 @@ COMMANDS = (
     "check",
     "tasks",
     "doctor",
+    "broker",
     "queue info",
     "queue purge",
     "dlq list",

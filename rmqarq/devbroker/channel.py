@@ -1,0 +1,191 @@
+"""A channel: who consumes on it, and what it has delivered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rmqarq.devbroker import fields
+from rmqarq.devbroker.frames import Method, content, method
+from rmqarq.devbroker.properties import with_delivery_count
+from rmqarq.devbroker.publishing import Publishing
+from rmqarq.devbroker.refusal import precondition_failed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rmqarq.devbroker.consumer import Consumer
+    from rmqarq.devbroker.host import Host
+    from rmqarq.devbroker.link import Link
+    from rmqarq.devbroker.message import Entry, Message
+    from rmqarq.devbroker.queue import Queue
+
+_DELIVER = fields.short(60) + fields.short(60)
+_CANCEL = Method(60, 30)
+
+
+class Unacked(NamedTuple):
+    """A message that a client has and did not acknowledge yet."""
+
+    entry: Entry
+    queue: Queue
+    consumer: Consumer | None  # `None` for one that was taken by basic.get
+
+
+class Settlement(NamedTuple):
+    """What a client says about messages that it holds."""
+
+    messages: dict[int, Unacked]
+    verdict: str  # ack, requeue or discard
+
+
+class Channel:
+    """A channel of a connection.
+
+    Args:
+        number: Its number there.
+        link: The connection.
+        host: The virtual host.
+    """
+
+    def __init__(self, number: int, link: Link, host: Host) -> None:
+        self.number = number
+        self.link = link
+        self.host = host
+        self.publishing = Publishing(number, link, host)
+        self.closing = False  # a refusal was sent, and the client did not answer yet
+        self.last_declared = ""
+        self.prefetch = 0  # of consumers to come
+        self.limit = 0  # of all consumers together
+        self.taken = 0  # by consumers, and not acknowledged
+        self.consumers: dict[str, tuple[Consumer, Queue]] = {}
+        self.unacked: dict[int, Unacked] = {}
+        self.reply_tag: str | None = None
+        self.settlements: list[Settlement] = []  # of a transaction
+        self._tag = 0
+
+    def send(self, which: Method, *arguments: bytes) -> None:
+        """Send a method, after the confirms that are due."""
+        self.publishing.flush()
+        self.link.write(method(self.number, which, *arguments))
+
+    # --- what queues ask for ---
+
+    def ready_for(self, consumer: Consumer) -> bool:
+        """Whether the channel as a whole may get one more."""
+        if not self.link.writable:
+            return False
+        return consumer.no_ack or not self.limit or self.taken < self.limit
+
+    def deliver(self, consumer: Consumer, entry: Entry) -> None:
+        """Send a message to a consumer."""
+        queue = self.consumers[consumer.tag][1]
+        tag = self.next_tag()
+        if not consumer.no_ack:
+            self.unacked[tag] = Unacked(entry, queue, consumer)
+            consumer.unacked += 1
+            queue.unacked += 1
+            self.taken += 1
+        opening = consumer.opening
+        if not opening:
+            opening = consumer.opening = _DELIVER + fields.shortstr(consumer.tag)
+        again = b"\x01" if entry.redelivered else b"\x00"
+        address = entry.message.addressed()
+        payload = b"".join((opening, fields.longlong(tag), again, address))
+        self.send_message(payload, entry, queue)
+
+    def send_message(self, payload: bytes, entry: Entry, queue: Queue) -> None:
+        """Send a method with the message that belongs to it."""
+        header = entry.message.header
+        if queue.policy.quorum:
+            header = with_delivery_count(header, entry.returns)
+        body, size = entry.message.body, self.link.frame_max
+        self.link.write(content(self.number, payload, header, body, size))
+
+    def cancelled(self, consumer: Consumer) -> None:
+        """Tell the client that the queue is gone."""
+        self.consumers.pop(consumer.tag, None)
+        if self.link.tells_cancels:
+            self.send(_CANCEL, fields.shortstr(consumer.tag), b"\x01")
+
+    def reply(self, message: Message) -> None:
+        """Deliver a direct reply."""
+        opening = _DELIVER + fields.shortstr(self.reply_tag or "")
+        tag = fields.longlong(self.next_tag())
+        payload = b"".join((opening, tag, b"\x00", message.addressed()))
+        header, body, size = message.header, message.body, self.link.frame_max
+        self.link.write(content(self.number, payload, header, body, size))
+
+    def next_tag(self) -> int:
+        """Count one more delivery."""
+        self._tag += 1
+        return self._tag
+
+    # --- what the client says about deliveries ---
+
+    def hold(self, tag: int, multiple: bool) -> dict[int, Unacked]:
+        """Find what a client means, and take it off its account.
+
+        Raises:
+            Refusal: The channel has delivered no such message, or has no longer.
+        """
+        if multiple and not tag:
+            everything, self.unacked = self.unacked, {}
+            return everything
+        if tag not in self.unacked:
+            raise precondition_failed(f"unknown delivery tag {tag}")
+        if not multiple:
+            return {tag: self.unacked.pop(tag)}
+        found: dict[int, Unacked] = {}
+        for each in self.unacked:
+            if each > tag:
+                break
+            found[each] = self.unacked[each]
+        for each in found:
+            del self.unacked[each]
+        return found
+
+    def settle(self, settlement: Settlement) -> None:
+        """Do what a client says about messages that it holds."""
+        messages, verdict = settlement
+        by_queue: dict[Queue, list[Unacked]] = {}
+        for unacked in messages.values():
+            by_queue.setdefault(unacked.queue, []).append(unacked)
+        limited = 0 < self.limit <= self.taken
+        for queue, found in by_queue.items():
+            self._release(queue, found)
+            if verdict == "requeue":
+                queue.requeue([each.entry for each in found], nacked=True)
+            elif verdict == "discard":
+                queue.discard([each.entry for each in found])
+            queue.run()
+        if limited:
+            self.wake()
+
+    def _release(self, queue: Queue, found: Iterable[Unacked]) -> None:
+        for each in found:
+            queue.unacked -= 1
+            if each.consumer is not None:
+                self.taken -= 1
+                queue.settled(each.consumer)
+
+    def wake(self) -> None:
+        """Let the consumers get messages again that a common limit held back."""
+        for consumer, queue in list(self.consumers.values()):
+            queue.consumers.line_up(consumer)
+            queue.run()
+
+    def close(self) -> None:
+        """Give back everything: the channel is gone."""
+        consumers, self.consumers = self.consumers, {}
+        unacked, self.unacked = self.unacked, {}
+        for settlement in self.settlements:
+            unacked.update(settlement.messages)
+        queues: dict[Queue, tuple[list[Consumer], list[Entry]]] = {}
+        for consumer, queue in consumers.values():
+            queues.setdefault(queue, ([], []))[0].append(consumer)
+        for entry, queue, _ in unacked.values():
+            queues.setdefault(queue, ([], []))[1].append(entry)
+            queue.unacked -= 1
+        for queue, (gone, entries) in queues.items():
+            queue.abandon(gone, entries)
+        self.host.replies.pop(self.publishing.reply_name, None)

@@ -1,0 +1,1 @@
+"""The dev broker's own tests: other people's clients speak to it."""
