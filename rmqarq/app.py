@@ -32,7 +32,7 @@ from rmqarq.signature import Signature
 from rmqarq.task import Task, TaskDecorator
 from rmqarq.transports import Transports
 from rmqarq.url import parse_urls
-from rmqarq.wire.topology import check_name
+from rmqarq.wire.topology import check_name, check_names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -261,7 +261,9 @@ class App(Generic[StateT]):
             )
         message = Message(id=new_job_id(), task=task, enqueued_at=time.time())
         state: Any = State() if self.state is None else self.state
-        return Context(message, state, self._queue_named(task))
+        return Context(
+            message, state, self.registry.queue_named(task, self.settings.queue)
+        )
 
     def on_startup(self, fn: StateHook[StateT]) -> StateHook[StateT]:
         """Call `fn` with the state before a worker takes its first job."""
@@ -355,15 +357,7 @@ class App(Generic[StateT]):
 
     def _apply(self) -> None:
         parse_urls(self.settings.url)
-        names = (self.settings.queue, self.settings.prefix)
-        if self.settings.dead_letter_queue == self.settings.queue:
-            raise ConfigurationError(
-                "{queue} can't be its own dead-letter queue",
-                queue=repr(self.settings.queue),
-            )
-        for name in (*names, self.settings.dead_letter_queue):
-            if name is not None:
-                check_name(name)
+        check_names(self.settings)
         self._outbox = Outbox(self.settings)
         self.registry.check_usual(self.settings.queue)
         self._transports = Transports(self.settings, self.registry.handlers)

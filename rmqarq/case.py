@@ -10,7 +10,7 @@ from rmqarq.app import App
 from rmqarq.errors import RmqarqError
 from rmqarq.url import Endpoint
 from rmqarq.wire.permission import Permission
-from rmqarq.wire.probe import Place, Publishing
+from rmqarq.wire.probe import Place, Presence, Publishing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +49,7 @@ class Sight(Struct, frozen=True):
         denied: The permissions that its user lacks.
         untold: Those of which nobody knows.
         publishing: What became of a publish.
+        plugin: Whether there is a delayed-message plugin; `None` if nobody knows.
         error: What ended the look before its end.
     """
 
@@ -58,6 +59,7 @@ class Sight(Struct, frozen=True):
     denied: tuple[Permission, ...] = ()
     untold: tuple[Permission, ...] = ()
     publishing: Publishing | None = None
+    plugin: Presence | None = None
     error: RmqarqError | None = None
 
 
@@ -83,8 +85,13 @@ class Case(Struct, frozen=True):
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """The queues of jobs that a worker consumes."""
-        return queues_of(self.app)
+        """The queues that a worker consumes."""
+        return self.app.queues
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """Those of them that belong to others."""
+        return tuple(self.app.registry.handlers)
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -92,10 +99,11 @@ class Case(Struct, frozen=True):
         return self.sight.attempt.version if self.sight else ()
 
 
-def queues_of(app: App[Any]) -> tuple[str, ...]:
-    """Give the queues of all tasks, or the App's own where it has none."""
-    found = dict.fromkeys(map(app.queue_of, app.tasks.values()))
-    return tuple(found) or (app.settings.queue,)
+def looks_for_plugin(settings: Settings) -> bool:
+    """Tell whether delays may go by the delayed-message plugin."""
+    if settings.delays == "auto":
+        return settings.declare == "active"
+    return settings.delays == "plugin"
 
 
 def written(version: Iterable[int]) -> str:

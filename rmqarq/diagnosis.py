@@ -5,24 +5,23 @@ A check takes the case and gives findings; `CHECKS` names all, in the order show
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from rmqarq.case import written
 from rmqarq.errors import TopologyMismatch
 from rmqarq.findings import Finding, sentence, told_by
+from rmqarq.grant import granting
 from rmqarq.remedies import remedy
 from rmqarq.wire.names import Names, suspect_lane
 from rmqarq.wire.refusal import cause_of
 from rmqarq.wire.topology import dead_letter_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from rmqarq.case import Attempt, Case, Sight
+    from rmqarq.case import Attempt, Case
     from rmqarq.errors import RmqarqError
-    from rmqarq.findings import Sentence
     from rmqarq.wire.probe import Place
 
 OLDEST = (3, 10)
@@ -133,7 +132,9 @@ def missing(case: Case) -> Iterator[Finding]:
     if sight is None or sight.error is not None:
         return
     passive = case.settings.declare == "passive"
-    gone = [each.name for each in sight.places.values() if each.there is False]
+    apart = (*case.foreign, Names(case.settings.prefix).delayed)
+    places = [each for each in sight.places.values() if each.name not in apart]
+    gone = [each.name for each in places if each.there is False]
     if gone:
         yield Finding(
             "error" if passive else "note",
@@ -151,13 +152,35 @@ def missing(case: Case) -> Iterator[Finding]:
             if passive
             else sentence("none is needed: whoever comes first makes them"),
         )
-    if passive and not sight.rungs:
+    if passive and not sight.rungs and case.settings.delays != "plugin":
         yield Finding(
             "error",
             Names(case.settings.prefix).rung("*"),
             sentence("there is no queue in which delayed jobs and retries could wait"),
             sentence("the script in docs/deployment.md makes them"),
         )
+
+
+def foreign(case: Case) -> Iterator[Finding]:
+    """The queues of others are there."""
+    sight = case.sight
+    if sight is None or sight.error is not None:
+        return
+    for queue in case.foreign:
+        place = sight.places.get(queue)
+        if place is not None and place.there is False:
+            yield Finding(
+                "error",
+                queue,
+                sentence(
+                    "this queue of another producer does not exist, and app.consume"
+                    " makes none, so that no worker of this App can start"
+                ),
+                sentence(
+                    "let whoever publishes to it declare it before; see"
+                    " docs/consuming.md"
+                ),
+            )
 
 
 def waiting(case: Case) -> Iterator[Finding]:
@@ -168,12 +191,7 @@ def waiting(case: Case) -> Iterator[Finding]:
     for queue in case.queues:
         place = places.get(queue)
         if place is not None and place.ready and not place.consumers:
-            yield Finding(
-                "warning",
-                queue,
-                sentence("{count} jobs wait and no worker runs", count=place.ready),
-                sentence("rmqarq run {path}", path=case.path),
-            )
+            yield _unserved(case, place)
         yield from _suspects(case, places.get(suspect_lane(queue)))
         yield from _dead(case, places.get(dead_letter_queue(queue, case.settings)))
     lost = places.get(Names(case.settings.prefix).lost)
@@ -197,42 +215,7 @@ def ends(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECKS = (brokers, alarms, permissions, arguments, missing, waiting, ends)
-
-
-def granting(case: Case, sight: Sight) -> Sentence:
-    """Give the command that grants all this App needs; it replaces what was granted."""
-    endpoint = sight.attempt.endpoint
-    prefix = re.escape(case.settings.prefix)
-    objects = rf"{prefix}\.(due|lost|delay\..+)"
-    queues, lanes, dead = (
-        [re.escape(each) for each in given]
-        for given in (
-            case.queues,
-            map(suspect_lane, case.queues),
-            [dead_letter_queue(each, case.settings) for each in case.queues],
-        )
-    )
-    if case.settings.declare == "passive":
-        sent = ("amq\\.default", rf"{prefix}\.delay\.\d")
-        given: tuple[Sequence[str], ...] = ((), sent, (*queues, *lanes))
-    else:
-        ours = (objects, *queues, *lanes, *dead)
-        given = (ours, ("amq\\.default", *ours), (objects, *queues, *lanes))
-    configure, write, read = (_any_of(each) for each in given)
-    return sentence(
-        "rabbitmqctl set_permissions -p '{vhost}' '{user}' '{configure}' '{write}'"
-        " '{read}'",
-        vhost=endpoint.vhost,
-        user=endpoint.user,
-        configure=configure,
-        write=write,
-        read=read,
-    )
-
-
-def _any_of(names: Sequence[str]) -> str:
-    return f"^({'|'.join(names)})$" if names else "^$"
+CHECKS = (brokers, alarms, permissions, arguments, missing, foreign, waiting, ends)
 
 
 def _greeting(attempt: Attempt, where: str) -> Finding:
@@ -303,6 +286,12 @@ def _difference(case: Case, place: Place, error: RmqarqError) -> Finding:
     if place.queue_type is not None:
         ours = {"argument": "x-queue-type", "ours": case.settings.queue_type}
         given = {**given, **ours, "theirs": place.queue_type}
+    fix = sentence(
+        "the same arguments ({setting}), another name, or declare='passive'",
+        setting=_setting(given["argument"], given["theirs"]),
+    )
+    if place.name == Names(case.settings.prefix).delayed:
+        fix = sentence("another prefix, or delays='ladder' (RMQARQ_DELAYS)")
     return Finding(
         "error",
         place.name,
@@ -313,10 +302,7 @@ def _difference(case: Case, place: Place, error: RmqarqError) -> Finding:
             theirs=given["theirs"],
             ours=given["ours"],
         ),
-        sentence(
-            "the same arguments ({setting}), another name, or declare='passive'",
-            setting=_setting(given["argument"], given["theirs"]),
-        ),
+        fix,
     )
 
 
@@ -329,6 +315,16 @@ def _setting(argument: str, theirs: str) -> str:
         levels = value if value.isdecimal() else None
         return f"queue_type='classic', max_priority={levels}"
     return f"{argument} = {theirs}"
+
+
+def _unserved(case: Case, queue: Place) -> Finding:
+    what = (
+        sentence("{count} messages wait and no worker runs", count=queue.ready)
+        if queue.name in case.foreign
+        else sentence("{count} jobs wait and no worker runs", count=queue.ready)
+    )
+    fix = sentence("rmqarq run {path}", path=case.path)
+    return Finding("warning", queue.name, what, fix)
 
 
 def _suspects(case: Case, lane: Place | None) -> Iterator[Finding]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
-from rmqarq import diagnosis, review
-from rmqarq.case import Attempt, Case, Sight, queues_of
+from rmqarq import delays, diagnosis, review
+from rmqarq.case import Attempt, Case, Sight, looks_for_plugin
 from rmqarq.errors import (
     AppNotFound,
     ConfigurationError,
@@ -24,6 +24,7 @@ from rmqarq.wire.delay import DECADES, every_rung, rungs_for
 from rmqarq.wire.names import Names, suspect_lane
 from rmqarq.wire.opening import connect
 from rmqarq.wire.permission import DEFAULT_EXCHANGE, Permission, to_declare
+from rmqarq.wire.topology import Queue, Topology, delayed_binding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from rmqarq.url import Endpoint
     from rmqarq.wire.connection import Connection
     from rmqarq.wire.probe import Place
-    from rmqarq.wire.topology import Exchange, Queue, Topology
+    from rmqarq.wire.topology import Exchange
 
-CHECKS = (*diagnosis.CHECKS, *review.CHECKS)
+CHECKS = (*diagnosis.CHECKS, *delays.CHECKS, *review.CHECKS)
 """In the order shown. Each takes the case and gives findings."""
 
 
@@ -113,6 +114,7 @@ async def _open(
 async def _look(sight: Sight, connection: Connection, app: App[Any]) -> Sight:
     """Look at everything, the publish last: a blocked link serves nothing else."""
     try:
+        sight = await _with_plugin(sight, connection, app.settings)
         sight = await _with_places(sight, connection, app)
         if sight.attempt.is_rabbitmq:
             sight = await _with_permissions(sight, connection, app)
@@ -128,15 +130,33 @@ async def _with_places(sight: Sight, connection: Connection, app: App[Any]) -> S
         each.name: await probe.place(connection, each, compare=compare)
         for each in _objects(_wanted(app))
     }
-    for queue in queues_of(app):
+    for queue in app.queues:
         for name in (queue, suspect_lane(queue)):
-            found[name] = await _with_its_type(found[name], connection, queue, settings)
-    rungs = {
-        each.name: await probe.place(connection, each, compare=compare)
-        for each in _objects(topology.rung(rung, names) for rung in every_rung())
-    }
-    there = {name: place for name, place in rungs.items() if place.there}
-    return replace(sight, places={**found, **there}, rungs=tuple(there))
+            if name in found:
+                place = found[name]
+                found[name] = await _with_its_type(place, connection, queue, settings)
+    for queue in app.registry.handlers:  # as it is, whatever its arguments
+        found[queue] = await probe.place(connection, Queue(queue), compare=False)
+    if looks_for_plugin(settings):
+        # to declare a type that is unknown may close the connection
+        known = compare and sight.plugin == "enabled"
+        (exchange,) = topology.delayed(names).exchanges
+        place = await probe.place(connection, exchange, compare=known)
+        if place.there or settings.delays == "plugin":
+            found[exchange.name] = place
+    rungs = await _rungs(connection, names, found, compare=compare)
+    return replace(sight, places={**found, **rungs}, rungs=tuple(rungs))
+
+
+async def _rungs(
+    connection: Connection, names: Names, found: dict[str, Place], *, compare: bool
+) -> dict[str, Place]:
+    """Look at the rungs that are there; without the exchanges none can be reached."""
+    if all(found[names.ladder(each)].there is False for each in range(DECADES)):
+        return {}
+    wanted = _objects(topology.rung(each, names) for each in every_rung())
+    places = [await probe.place(connection, each, compare=compare) for each in wanted]
+    return {place.name: place for place in places if place.there}
 
 
 async def _with_its_type(
@@ -160,10 +180,22 @@ async def _with_its_type(
     return place
 
 
+async def _with_plugin(
+    sight: Sight, connection: Connection, settings: Settings
+) -> Sight:
+    if not looks_for_plugin(settings) or not sight.attempt.is_rabbitmq:
+        return sight
+    try:
+        plugin = await probe.plugin(connection.endpoint, settings)
+    except (ConfigurationError, TransportError):  # such as a limit of connections
+        return sight
+    return replace(sight, plugin=plugin)
+
+
 async def _with_permissions(
     sight: Sight, connection: Connection, app: App[Any]
 ) -> Sight:
-    queue = queues_of(app)[0]
+    queue = app.queues[0]
     denied: list[Permission] = []
     untold: list[Permission] = []
     for permission in dict.fromkeys(_needed(app, sight)):
@@ -186,7 +218,11 @@ async def _with_publishing(sight: Sight, connection: Connection) -> Sight:
 
 def _wanted(app: App[Any]) -> list[Topology]:
     names = Names(app.settings.prefix)
-    works = [topology.work(each, app.settings) for each in queues_of(app)]
+    foreign = app.registry.handlers
+    works = [
+        (topology.beside if each in foreign else topology.work)(each, app.settings)
+        for each in app.queues
+    ]
     return [topology.foundation(names), topology.ladder(names), *works]
 
 
@@ -204,7 +240,13 @@ def _needed(app: App[Any], sight: Sight) -> Iterator[Permission]:
         rungs = rungs_for(settings.retry_backoff)
         for part in (*_wanted(app), *(topology.rung(each, names) for each in rungs)):
             yield from to_declare(part, there)
-    for queue in queues_of(app):
+        if settings.delays == "plugin":
+            bindings = tuple(delayed_binding(each, names) for each in app.queues)
+            yield from to_declare(topology.delayed(names), there)
+            yield from to_declare(Topology(bindings=bindings), there)
+    if settings.delays == "plugin":
+        yield Permission("write", "exchange", names.delayed)
+    for queue in app.queues:
         yield Permission("read", "queue", queue)
         yield Permission("read", "queue", suspect_lane(queue))
     for decade in range(DECADES):

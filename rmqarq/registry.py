@@ -45,7 +45,7 @@ class Registry:
         Raises:
             ConfigurationError: A consume function has the queue.
         """
-        queue = asked or self._queue_named(task, usual)
+        queue = asked or self.queue_named(task, usual)
         handler = self.handlers.get(queue)
         if handler is not None:
             raise ConfigurationError(
@@ -57,7 +57,8 @@ class Registry:
             )
         return queue
 
-    def _queue_named(self, name: str, usual: str) -> str:
+    def queue_named(self, name: str, usual: str) -> str:
+        """Give the queue of the function of this name; `usual` if it is elsewhere."""
         for handler in self.handlers.values():
             if handler.name == name:
                 return handler.queue

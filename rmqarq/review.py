@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rmqarq.case import written
 from rmqarq.errors import ConfigurationError
 from rmqarq.findings import Finding, sentence, told_by
+from rmqarq.handler import Handler
 from rmqarq.url import parse_urls
 from rmqarq.wire.delay import every_rung
 from rmqarq.wire.names import Names
@@ -24,20 +25,22 @@ if TYPE_CHECKING:
 
     from rmqarq.case import Case
     from rmqarq.findings import Sentence
-    from rmqarq.task import Task
+    from rmqarq.handler import Runnable
     from rmqarq.url import Endpoint
 
 LONG_HEARTBEAT = 120
 USUAL_STOP = 30.0
 """Seconds between SIGTERM and SIGKILL on Kubernetes, unless a pod says otherwise."""
+LAST_PORT = 65535
 POLICY_SINCE = (3, 12)
 PRIORITIES_SINCE = (4, 0)
 ONLY_QUORUM_SINCE = (4, 3)
 
 
 def tasks(case: Case) -> Iterator[Finding]:
-    """There are tasks, and their annotations can be read."""
-    if not case.app.tasks:
+    """There is something to run, and all annotations can be read."""
+    handlers = case.app.registry.handlers
+    if not case.app.tasks and not handlers:
         yield Finding(
             "error",
             case.path,
@@ -47,24 +50,35 @@ def tasks(case: Case) -> Iterator[Finding]:
         return
     unreadable = list(_unreadable(case))
     yield from unreadable
-    if not unreadable:
+    if case.app.tasks and not unreadable:
+        own = [each for each in case.queues if each not in handlers]
         yield Finding(
             "ok",
             case.path,
             sentence(
                 "{count} tasks on {queues}",
                 count=len(case.app.tasks),
-                queues=", ".join(case.queues),
+                queues=", ".join(own),
+            ),
+        )
+    if handlers and not unreadable:
+        yield Finding(
+            "ok",
+            case.path,
+            sentence(
+                "{count} consume functions, on {queues} of other producers",
+                count=len(handlers),
+                queues=", ".join(handlers),
             ),
         )
 
 
 def deliveries(case: Case) -> Iterator[Finding]:
     """No task may run longer than RabbitMQ lets a delivery stay open."""
-    settings = case.settings
-    if settings.queue_type == "classic" and case.version >= ONLY_QUORUM_SINCE:
-        return
-    for task in case.app.tasks.values():
+    settings, handlers = case.settings, case.app.registry.handlers
+    exempt = settings.queue_type == "classic" and case.version >= ONLY_QUORUM_SINCE
+    # of what type a queue of others is, nobody tells
+    for task in handlers.values() if exempt else case.app.registry:
         if may_outlast_a_delivery(task, settings):
             yield _too_long(case, task)
 
@@ -200,6 +214,40 @@ def load(case: Case) -> Iterator[Finding]:
         )
 
 
+def ports(case: Case) -> Iterator[Finding]:
+    """Each of several processes has a port of its own for health."""
+    first, count = case.settings.health_port, case.settings.processes
+    if first is None or count == 1:
+        return
+    last = first + count - 1
+    if last > LAST_PORT:
+        yield Finding(
+            "error",
+            "health_port",
+            sentence(
+                "{count} processes serve on the ports {first} to {last}, and the last"
+                " port is 65535",
+                count=count,
+                first=first,
+                last=last,
+            ),
+            sentence("health_port={port}, or less", port=LAST_PORT - count + 1),
+        )
+    else:
+        yield Finding(
+            "note",
+            "health_port",
+            sentence(
+                "{count} processes serve on the ports {first} to {last}, each its own"
+                " figures",
+                count=count,
+                first=first,
+                last=last,
+            ),
+            sentence("let probes and Prometheus ask each of them"),
+        )
+
+
 def safety(case: Case) -> Iterator[Finding]:
     """The link is private where it should be, and the user is one of our own."""
     settings = case.settings
@@ -234,7 +282,7 @@ def safety(case: Case) -> Iterator[Finding]:
             )
 
 
-CHECKS = (tasks, deliveries, priorities, names, times, load, safety)
+CHECKS = (tasks, deliveries, priorities, names, times, load, ports, safety)
 
 
 def is_loopback(endpoint: Endpoint) -> bool:
@@ -257,11 +305,9 @@ def own_user(endpoint: Endpoint) -> Sentence:
 
 
 def _unreadable(case: Case) -> Iterator[Finding]:
-    for task in case.app.tasks.values():
-        if task.signature is None:
-            continue
+    for task in case.app.registry:
         try:
-            task.signature.prepare()
+            task.prepare()
         except ConfigurationError as error:
             yield Finding(
                 "error",
@@ -275,9 +321,9 @@ def _unreadable(case: Case) -> Iterator[Finding]:
             )
 
 
-def _too_long(case: Case, task: Task[..., Any]) -> Finding:
+def _too_long(case: Case, task: Runnable) -> Finding:
     timeout = timeout_of(task, case.settings)
-    queue = case.app.queue_of(task)
+    queue = task.queue if isinstance(task, Handler) else case.app.queue_of(task)
     what = sentence(
         "it may run, or wait and run, longer than RabbitMQ lets a delivery stay open"
         " (30 minutes by default): its timeout is {timeout}",
@@ -300,7 +346,7 @@ def _bursts(case: Case) -> Iterator[Finding]:
     longest = case.settings.burst_timeout
     if longest is None:
         return
-    for task in case.app.tasks.values():
+    for task in case.app.registry:
         timeout = timeout_of(task, case.settings)
         if timeout is None or timeout > longest:
             yield Finding(

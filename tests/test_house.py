@@ -135,7 +135,9 @@ FLOORS: dict[str, list[str]] = {
         "case",
         "review",
         "remedies",
+        "grant",
         "diagnosis",
+        "delays",
         "doctor",
     ],
     "dev broker": [

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from rmqarq import App
+from rmqarq import App, delays
 from rmqarq.case import Attempt, Case, Sight
 from rmqarq.diagnosis import brokers
 from rmqarq.review import CHECKS
 from rmqarq.url import parse_url
+from rmqarq.wire.probe import Place, Presence
 
 
 def make(**settings: Any) -> App:
@@ -47,6 +48,8 @@ def test_the_defaults_are_in_order() -> None:
         ({"burst_timeout": 10}, "note", "work"),
         ({"prefetch": 5}, "warning", "prefetch"),
         ({"max_priority": 5}, "warning", "max_priority"),
+        ({"processes": 3, "health_port": 8000}, "note", "health_port"),
+        ({"processes": 3, "health_port": 65534}, "error", "health_port"),
         ({"tls_ca": "ca.pem"}, "warning", "tls_ca"),
         ({"queue": "rmqarq.lost"}, "error", "rmqarq.lost"),
         ({"queue": "rmqarq.delay.1s"}, "error", "rmqarq.delay.1s"),
@@ -76,6 +79,47 @@ def test_deliveries_stay_open_by_a_policy_where_there_is_one(
     case = Case("jobs:app", make(job_timeout=7200), (attempt,), Sight(attempt))
     findings = [each for check in CHECKS for each in check(case) if each.fix]
     assert fix in str(findings[0].fix)
+
+
+def test_consume_functions_are_judged_like_tasks() -> None:
+    app = App("amqp://localhost/", burst=True, burst_timeout=10)
+
+    @app.consume("legacy", timeout=7200)
+    async def take(body: bytes) -> None: ...
+
+    expected = [("warning", "take"), ("warning", "take")]
+    assert trouble(app) == expected
+    app = App("amqp://localhost/", queue_type="classic", burst_timeout=None)
+    app.consume("legacy", timeout=7200)(take.fn)
+    assert trouble(app, (4, 3, 0)) == expected[:1]  # theirs may be of another type
+
+
+@pytest.mark.parametrize(
+    ("settings", "plugin", "there", "levels"),
+    [
+        ({"delays": "plugin"}, "enabled", True, []),
+        ({"delays": "plugin"}, "enabled", False, ["error"]),
+        ({"delays": "plugin"}, "missing", True, ["error"]),
+        ({"delays": "plugin", "declare": "passive"}, "refused", False, ["error"]),
+        ({}, "enabled", None, ["note"]),
+        ({}, "refused", None, []),
+        ({}, "refused", True, ["note"]),
+        ({}, "missing", True, ["warning"]),
+        ({}, "missing", None, []),
+    ],
+)
+def test_the_plugin_is_there_where_it_is_needed_and_known_where_it_is_used(
+    settings: dict[str, Any], plugin: Presence, there: bool | None, levels: list[str]
+) -> None:
+    attempt = Attempt(parse_url("amqp://localhost/"), None, "RabbitMQ", (3, 13, 7))
+    name = "rmqarq.delayed"
+    places = {} if there is None else {name: Place(name, there)}
+    sight = Sight(attempt, places, plugin=plugin)
+    findings = list(
+        delays.plugin(Case("jobs:app", make(**settings), (attempt,), sight))
+    )
+    assert [each.level for each in findings] == levels
+    assert all(each.fix for each in findings)
 
 
 def test_priorities_need_levels() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,23 +23,31 @@ from rmqarq.errors import (
 )
 from rmqarq.wire import declare
 from rmqarq.wire.connection import ChannelRefused, retrieve
-from rmqarq.wire.topology import Exchange, Queue, Topology
+from rmqarq.wire.names import Names
+from rmqarq.wire.opening import connect
+from rmqarq.wire.plugin import COMMAND_INVALID
+from rmqarq.wire.topology import Exchange, Queue, Topology, delayed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from typing import TypeAlias
 
     from aiormq.abc import AbstractChannel
 
+    from rmqarq.settings import Settings
+    from rmqarq.url import Endpoint
     from rmqarq.wire.connection import Connection
     from rmqarq.wire.permission import Permission
 
     Request: TypeAlias = Callable[[AbstractChannel], Coroutine[Any, Any, Any]]
 
+Presence: TypeAlias = Literal["enabled", "missing", "refused"]
+
 REFUSED = 403
 # no exchange is called 1, and a word is no priority: RabbitMQ answers with 406
 NO_EXCHANGE = 1
 NO_PRIORITY = "none"
+# "unknown exchange type '..." in `rabbit_exchange:check_type`
+UNKNOWN_TYPE = "exchange type '"
 
 
 class Place(Struct, frozen=True):
@@ -124,6 +132,50 @@ async def allowed(
     if refused is None:
         return True
     return False if f"'{permission.name}'" in refused else _unless_about(permission)
+
+
+async def plugin(endpoint: Endpoint, settings: Settings) -> Presence:
+    """Tell whether the broker has the delayed-message plugin.
+
+    RabbitMQ looks whether it knows the type of an exchange before it looks at
+    permissions, and at both before it refuses the arguments of this declaration. Asked
+    on a connection of its own, as the answer may close it (see `wire.plugin`).
+
+    Args:
+        endpoint: A RabbitMQ; others may not check what this relies on.
+        settings: Of the App.
+
+    Returns:
+        `refused`: there is one, and we may not declare its exchange.
+
+    Raises:
+        TransportError: The link broke before there was an answer.
+        ConfigurationError: The broker refuses the connection itself.
+    """
+    (wanted,) = delayed(Names(settings.prefix)).exchanges
+    arguments = {**wanted.arguments, "alternate-exchange": NO_EXCHANGE}
+    connection = await connect(endpoint, settings, "doctor")
+    try:
+        async with declare.throw_away(connection) as channel:
+            asked = channel.exchange_declare(
+                wanted.name,
+                exchange_type=wanted.type,
+                durable=True,
+                arguments=dict(arguments),
+            )
+            await connection.call(asked)
+    except ChannelRefused as error:
+        if error.code == REFUSED:
+            return "refused"
+        return "missing" if UNKNOWN_TYPE in error.text else "enabled"
+    except ConnectionLost:
+        closed = connection.tap.closed
+        if closed is None or closed.code != COMMAND_INVALID:
+            raise
+        return "missing"
+    finally:
+        await connection.close()
+    return "enabled"
 
 
 async def publishing(connection: Connection) -> Publishing:

@@ -83,6 +83,23 @@ def check_name(queue: object) -> None:
         )
 
 
+def check_names(settings: Settings) -> None:
+    """Refuse settings whose names can't be used.
+
+    Raises:
+        ConfigurationError: As for `check_name`, or the dead letters of the queue would
+            go into itself.
+    """
+    dead = settings.dead_letter_queue
+    if dead == settings.queue:
+        raise ConfigurationError(
+            "{queue} can't be its own dead-letter queue", queue=repr(dead)
+        )
+    for name in (settings.queue, settings.prefix, dead):
+        if name is not None:
+            check_name(name)
+
+
 def foundation(names: Names) -> Topology:
     """What every queue needs: the last hop and the net below it."""
     return Topology(

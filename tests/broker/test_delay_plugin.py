@@ -20,6 +20,7 @@ import pytest
 from anyio import to_thread
 
 from rmqarq import App, ConfigurationError, Context, Retry, Worker
+from rmqarq.doctor import examine
 from rmqarq.wire.delay import every_rung
 from tests.broker.kit import channel_to, declared, running, until, wait_for_count
 from tests.cli.kit import rmqarq
@@ -277,3 +278,35 @@ async def test_a_node_that_comes_back_without_its_plugin_loses_and_stops_nothing
     finally:
         broker.enable(PLUGIN)
         await to_thread.run_sync(broker.restart)
+
+
+async def told_of_plugin(app: App) -> list[tuple[str, str]]:
+    """Give what the doctor finds about the plugin's exchange."""
+    findings = await examine(app, "jobs:app")
+    where = f"{app.settings.prefix}.delayed"
+    return [(each.level, str(each.what)) for each in findings if each.where == where]
+
+
+async def test_the_doctor_tells_of_the_plugin_and_makes_nothing(place: Place) -> None:
+    must, may = place.app(delays="plugin"), place.app()
+    for _ in range(2):  # the first look has made nothing
+        ((level, what),) = await told_of_plugin(must)
+        assert level == "error"
+        assert "this exchange of the delayed-message plugin is not there" in what
+        ((level, what),) = await told_of_plugin(may)
+        assert level == "note"
+        assert "promises less than the ladder" in what
+    async with running(place.app(delays="plugin")):
+        pass
+    bound = place.bindings()
+    assert await told_of_plugin(must) == []
+    assert [level for level, _ in await told_of_plugin(may)] == ["note"]
+    assert await told_of_plugin(place.app(delays="ladder")) == []
+    assert place.bindings() == bound
+    async with channel_to(place.broker.url) as channel:
+        await channel.exchange_delete(f"{place.prefix}.delayed")
+        await channel.exchange_declare(f"{place.prefix}.delayed", durable=True)
+    ((level, what),) = [
+        each for each in await told_of_plugin(must) if each[0] == "error"
+    ]
+    assert "this exchange has type = " in what

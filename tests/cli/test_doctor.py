@@ -21,7 +21,7 @@ from rmqarq.wire.opening import connect
 from rmqarq.wire.topology import ladder, rung
 from tests.broker.kit import channel_to, delete_queues, running, wait_for_count
 from tests.broker.test_tls import HERE, LISTENER
-from tests.cli.kit import module, rmqarq, said
+from tests.cli.kit import module, rmqarq
 from tests.harness import admin
 from tests.harness.broker import HOST, free_ports
 from tests.harness.certificates import Certificates
@@ -35,18 +35,38 @@ if TYPE_CHECKING:
 SECRET = "marker-word"
 ALARM_ON = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []})."
 ALARM_OFF = "rabbit_alarm:clear_alarm({resource_limit, memory, node()})."
+PASSIVE = {"declare": "passive"}
 KINDS = ("configure", "write", "read")
 EMPTY, FULL = "doctor-empty", "doctor-full"
 LESS, NOTHING = "^(?!reports$).*$", "^$"
+OBJECTS = r"rmqarq\.(due|lost|delay\..+)"
+OWN = r"mails|reports|mails\.suspect|reports\.suspect"
 USERS = {
     **{
         f"less-{kind}": [LESS if each == kind else ".*" for each in KINDS]
         for kind in KINDS
     },
     "nothing": [NOTHING] * 3,
-    "nobody": [NOTHING] * 3,
+    "granted": [
+        rf"^({OBJECTS}|{OWN}|mails_dlq|reports_dlq)$",
+        rf"^(amq\.default|{OBJECTS}|{OWN}|mails_dlq|reports_dlq)$",
+        rf"^({OBJECTS}|{OWN})$",
+    ],
+    "consumer": [
+        rf"^({OBJECTS}|legacy\.suspect|legacy_dlq)$",
+        rf"^(amq\.default|{OBJECTS}|legacy|legacy\.suspect|legacy_dlq)$",
+        rf"^({OBJECTS}|legacy|legacy\.suspect)$",
+    ],
     "mute": [".*", "^(?!amq.default$).*$", ".*"],
 }
+
+
+def permissions_in(command: str) -> list[str]:
+    """Take configure, write and read out of a command that grants them."""
+    _, _, *given = command.split("'")[1::2]
+    return given
+
+
 MODULE = """
 from rmqarq import App
 app = App({url!r}, queue="mails")
@@ -62,7 +82,7 @@ class Site:
     def __init__(self, broker: Broker, directory: Path) -> None:
         self.broker = broker
         self._directory = directory
-        self._empty = [f"doctor-{number}" for number in range(20)]
+        self._empty = [f"doctor-{number}" for number in range(13)]
         self.vhosts = [EMPTY, FULL, *self._empty]
 
     def definitions(self) -> dict[str, list[dict[str, str]]]:
@@ -85,21 +105,23 @@ class Site:
         password = "guest" if user == "guest" else SECRET
         return admin.url_for(self.broker, user, password, vhost or self._empty.pop())
 
-    def contents(self, url: str) -> dict[str, Any]:
-        """Give every queue, exchange and binding of a virtual host, by its URL."""
+    def contents(self, *urls: str) -> list[dict[str, Any]]:
+        """Give every queue, exchange and binding of virtual hosts, by their URLs."""
         file = self._directory / "exported.json"
         self.broker.ctl("export_definitions", str(file))
-        kinds = ("queues", "exchanges", "bindings")
         everything = json.loads(file.read_text())
-        vhost = parse_url(url).vhost
-        return {
-            kind: sorted(
-                json.dumps(each, sort_keys=True)
-                for each in everything[kind]
-                if each["vhost"] == vhost
-            )
-            for kind in kinds
-        }
+        return [_contents(everything, parse_url(url).vhost) for url in urls]
+
+
+def _contents(everything: dict[str, Any], vhost: str) -> dict[str, Any]:
+    return {
+        kind: sorted(
+            json.dumps({**each, "vhost": ""}, sort_keys=True)
+            for each in everything[kind]
+            if each["vhost"] == vhost
+        )
+        for kind in ("queues", "exchanges", "bindings")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +138,23 @@ def site(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 def make(url: str, **settings: Any) -> App:
     """Make an App with two tasks on two queues."""
-    app = App(url, **{"queue": "mails", "connect_timeout": 2, **settings})
+    app = App(url, **{"queue": "mails", "connect_timeout": 20, **settings})
 
     @app.task
     async def work(number: int) -> None: ...
 
     @app.task(queue="reports")
     async def more(number: int) -> None: ...
+
+    return app
+
+
+def make_consumer(url: str, **settings: Any) -> App:
+    """Make an App with nothing but a consume function."""
+    app = App(url, **{"queue": "mails", "connect_timeout": 20, **settings})
+
+    @app.consume("legacy")
+    async def take(body: bytes) -> None: ...
 
     return app
 
@@ -148,10 +180,18 @@ def _in_words(finding: Finding) -> Found:
     return Found(finding.level, finding.where, str(finding.what), fix)
 
 
-async def trouble(app: App) -> list[Found]:
-    """Give the warnings and errors; each names a fix."""
+async def trouble(app: App, *, missing_legacy: bool = False) -> list[Found]:
+    """Give the warnings and errors; each names a fix.
+
+    With `missing_legacy`, there must be one that the queue legacy is not there.
+    """
     findings = [each for each in await found(app) if each.level in ("warning", "error")]
     assert all(each.fix for each in findings)
+    missing = [each for each in findings if each.where == "legacy"]
+    if missing_legacy:
+        assert [each.level for each in missing] == ["error"]
+        assert "does not exist" in missing[0].what
+        findings.remove(missing[0])
     return findings
 
 
@@ -231,10 +271,13 @@ async def test_it_finds_what_is_wrong_with_a_certificate(
 
 
 async def test_it_finds_that_certificates_are_not_looked_at(
-    tls: tuple[dict[str, int], str],
+    tls: tuple[dict[str, int], str], site: Site
 ) -> None:
     ports, _ = tls
-    app = make(f"amqps://localhost:{ports['stranger']}/", tls_verify=False)
+    # not in the virtual host /, where other tests may have left messages
+    url = f"amqps://localhost:{ports['stranger']}/{EMPTY}"
+    assert site.vhosts[0] == EMPTY
+    app = make(url, tls_verify=False)
     (finding,) = await trouble(app)
     assert finding.level == "warning"
     assert finding.fix.startswith("tls_verify=True")
@@ -272,8 +315,7 @@ def tls(
 
 
 async def test_it_finds_an_alarm(broker: Broker, site: Site) -> None:
-    url = site.url()
-    await declare_all(url)
+    url = site.url(vhost=EMPTY)
     await to_thread.run_sync(broker.ctl, "eval", ALARM_ON)
     try:
         (finding,) = await trouble(make(url))
@@ -304,17 +346,17 @@ async def test_the_fix_for_permissions_grants_what_is_needed(site: Site) -> None
     denied = await trouble(app)
     assert sorted(each.what.split()[2] for each in denied) == sorted(KINDS)
     (fix,) = {each.fix for each in denied}
-    vhost, user, *permissions = fix.split("'")[1::2]
-    admin.set_permissions(site.broker, user, *permissions, vhost=vhost)
-    assert await trouble(app) == []
+    granted = site.url("granted", EMPTY)
+    assert permissions_in(fix) == USERS["granted"]
+    assert await trouble(make(granted)) == []
 
 
 async def test_a_passive_app_needs_few_permissions(site: Site) -> None:
-    app = make(site.url("nobody", EMPTY), declare="passive")
+    app = make(site.url("nothing", EMPTY), declare="passive")
     denied = [each for each in await trouble(app) if each.what.startswith("may not")]
     assert sorted(each.what.split()[2] for each in denied) == ["read", "write"]
     assert denied[0].fix == (
-        f"rabbitmqctl set_permissions -p '{EMPTY}' 'nobody' '^$'"
+        f"rabbitmqctl set_permissions -p '{EMPTY}' 'nothing' '^$'"
         r" '^(amq\.default|rmqarq\.delay\.\d)$'"
         r" '^(mails|reports|mails\.suspect|reports\.suspect)$'"
     )
@@ -411,12 +453,82 @@ async def test_it_finds_what_waits_for_an_operator(site: Site) -> None:
     }
 
 
+# --- queues of others, and the delayed-message plugin ---
+
+
+async def test_a_queue_of_others_must_be_there_and_is_never_compared(
+    site: Site,
+) -> None:
+    url = site.url()
+    app = make_consumer(url)
+    assert await trouble(app, missing_legacy=True) == []
+    async with channel_to(url) as channel:
+        await channel.queue_declare("legacy", arguments={"x-max-length": 9})
+        for queue in ("legacy_dlq", "legacy.suspect"):
+            await channel.queue_declare(queue, durable=True)
+        await channel.basic_publish(b"", routing_key="legacy")
+    await wait_for_count(url, "legacy", ready=1)
+    *ours, waiting = await trouble(app)
+    assert [(each.level, each.where) for each in ours] == [
+        ("error", "legacy_dlq"),
+        ("error", "legacy.suspect"),
+    ]
+    assert waiting == (
+        "warning",
+        "legacy",
+        "1 messages wait and no worker runs",
+        "rmqarq run jobs:app",
+    )
+    passive = await trouble(make_consumer(url, declare="passive", delays="plugin"))
+    gone = [each.what for each in passive if "are not there" in each.what]
+    assert "legacy" not in gone[0]
+
+
+async def test_a_queue_of_others_need_not_be_configured(site: Site) -> None:
+    app = make_consumer(site.url("nothing", EMPTY))
+    denied = await trouble(app, missing_legacy=True)
+    names = {}
+    for each in denied:
+        *_, kind, listed = each.what.partition(";")[0].split(maxsplit=3)
+        names[kind] = listed.split(", ")
+    assert names.keys() == set(KINDS)
+    assert "legacy_dlq" in names["configure"]
+    assert [kind for kind in KINDS if "legacy" in names[kind]] == ["write", "read"]
+    assert permissions_in(denied[0].fix) == USERS["consumer"]
+    app = make_consumer(site.url("consumer", EMPTY))
+    assert await trouble(app, missing_legacy=True) == []
+
+
+async def test_it_finds_that_the_plugin_is_missing(site: Site) -> None:
+    app = make(site.url("granted", EMPTY), delays="plugin")
+    *denied, missing = await trouble(app)
+    assert (missing.level, missing.where) == ("error", "rmqarq.delayed")
+    assert "no worker can start" in missing.what
+    assert "rabbitmq-plugins enable" in missing.fix
+    assert {each.what.split(";")[0] for each in denied} == {
+        f"may not {kind} rmqarq.delayed" for kind in KINDS
+    }
+    wider = [each.replace(r"delay\..+", r"delay(ed|\..+)") for each in USERS["granted"]]
+    assert permissions_in(denied[0].fix) == wider
+    passive = await trouble(make(site.url(vhost=EMPTY), delays="plugin", **PASSIVE))
+    assert "rmqarq.delayed" in {each.where for each in passive}
+
+
+async def test_an_exchange_without_its_plugin_is_named(site: Site) -> None:
+    url = site.url()
+    async with channel_to(url) as channel:
+        await channel.exchange_declare("rmqarq.delayed", durable=True)
+    (finding,) = await trouble(make(url))
+    assert (finding.level, finding.where) == ("warning", "rmqarq.delayed")
+    assert "new delays take the ladder" in finding.what
+    assert await trouble(make(url, delays="ladder")) == []
+
+
 # --- the App, with what the broker is ---
 
 
 async def test_it_finds_priorities_that_have_no_effect(site: Site) -> None:
-    url = site.url()
-    app = make(url)
+    app = make(site.url(vhost=EMPTY))
 
     @app.task(priority=9)
     async def urgent() -> None: ...
@@ -432,8 +544,7 @@ async def test_it_finds_priorities_that_have_no_effect(site: Site) -> None:
 
 
 async def test_it_finds_tasks_that_outlast_a_delivery(site: Site) -> None:
-    url = site.url()
-    app = make(url)
+    app = make(site.url(vhost=EMPTY))
 
     @app.task(timeout=7200)
     async def slow() -> None: ...
@@ -450,22 +561,26 @@ async def test_it_finds_tasks_that_outlast_a_delivery(site: Site) -> None:
 async def test_a_healthy_app_has_no_warning_and_nothing_is_created_or_changed(
     site: Site, tmp_path: Path
 ) -> None:
-    url = site.url()
-    directory = module(tmp_path, "jobs", MODULE.format(url=url))
+    empty, full, twin = site.url(), site.url(), site.url()
+    directory = module(tmp_path, "jobs", MODULE.format(url=empty))
     done = rmqarq("doctor", "jobs:app", cwd=directory)
     assert (done.returncode, done.stderr) == (0, "")
     assert "0 errors, 0 warnings" in done.stdout
     assert "note     jobs:app: not there yet: rmqarq.lost, " in done.stdout
-    empty = await to_thread.run_sync(site.contents, url)
-    assert empty == {"queues": [], "exchanges": [], "bindings": []}
-    await declare_all(url)
-    full = await to_thread.run_sync(site.contents, url)
-    async with running(make(url)):
-        done = rmqarq("doctor", "jobs:app", "--json", cwd=directory)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert {each["level"] for each in json.loads(done.stdout)} == {"ok", "note"}
-    assert len(await trouble(make(url, queue_type="classic"))) == 4
-    assert await to_thread.run_sync(site.contents, url) == full
+    for plugin in ("auto", "plugin"):
+        await found(make_consumer(empty, delays=plugin))
+    for url in (full, twin):  # nobody looks at the twin
+        await declare_all(url)
+        async with channel_to(url) as channel:
+            await channel.queue_declare("legacy", arguments={"x-max-length": 9})
+    async with running(make(full, delays="ladder")):
+        assert {each.level for each in await found(make(full))} == {"ok", "note"}
+    assert len(await trouble(make(full, queue_type="classic"))) == 4
+    await found(make_consumer(full))
+    first, *others = await to_thread.run_sync(site.contents, empty, full, twin)
+    assert first == {"queues": [], "exchanges": [], "bindings": []}
+    assert len(others[0]["queues"]) == 8
+    assert others[0] == others[1]
 
 
 UNREADABLE = """
@@ -477,29 +592,36 @@ app = App()
 
 @app.task
 async def pay(amount: "Decimal") -> None: ...
+
+@app.consume("legacy")
+async def take(amount: "Decimal") -> None: ...
 """
 
 
-def test_an_unreadable_annotation_is_named_and_ends_with_1(
-    site: Site, tmp_path: Path
+async def test_an_unreadable_annotation_is_named(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = module(tmp_path, "jobs", UNREADABLE)
-    done = rmqarq("doctor", "jobs:app", "-u", site.url(), "--json", cwd=directory)
-    assert done.returncode == 1
-    (finding,) = [each for each in json.loads(done.stdout) if each["level"] == "error"]
-    assert finding["where"] == "pay"
-    assert "'amount' in the task pay" in finding["what"]
-    assert "imports at run time" in finding["fix"]
+    module(tmp_path, "unreadable", UNREADABLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    app = loaded("unreadable:app", site.url(vhost=EMPTY))
+    assert isinstance(app, App)
+    task, handler = await trouble(app, missing_legacy=True)
+    assert (task.level, task.where) == ("error", "pay")
+    assert "'amount' in the task pay" in task.what
+    assert "imports at run time" in task.fix
+    assert (handler.level, handler.where) == ("error", "take")
 
 
 def test_a_module_that_can_not_be_imported_is_an_error_with_its_fix(
     tmp_path: Path,
 ) -> None:
     module(tmp_path, "broken", "import nothing_of_that_name")
-    done = rmqarq("doctor", "broken:app", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "error broken:app: the module 'broken' can't be imported" in said(done)
-    assert "python -c 'import broken'" in said(done)
+    done = rmqarq("doctor", "broken:app", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    (finding,) = json.loads(done.stdout)
+    assert (finding["level"], finding["where"]) == ("error", "broken:app")
+    assert "the module 'broken' can't be imported" in finding["what"]
+    assert "python -c 'import broken'" in finding["fix"]
 
 
 def test_a_url_that_can_not_be_read_is_an_error(
