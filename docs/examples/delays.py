@@ -14,9 +14,9 @@ async def ring(ctx: Context, name: str) -> None:
 
 async def main() -> None:
     async with app:
-        await ring.defer(1.2, "third")
-        await ring.defer(timedelta(milliseconds=400), "first")
-        await ring.defer(datetime.now() + timedelta(seconds=0.8), "second")  # local
+        await ring.defer(2.4, "third")
+        await ring.defer(timedelta(milliseconds=800), "first")
+        await ring.defer(datetime.now() + timedelta(seconds=1.6), "second")  # local
         await Worker(app).run()
 
 

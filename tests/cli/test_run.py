@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness.broker import free_ports
 from tests.harness.worker import WorkerProcess
 
 if TYPE_CHECKING:
@@ -311,6 +312,9 @@ async def tell(state) -> None:
             "--fail-on-dead": "fail_on_dead=True",
             "--log-level info": "",  # the default, said in small letters
             "--shutdown-grace 4": "shutdown_grace=4.0",
+            "--log-format json": "log_format='json'",
+            "--language en": "language='en'",
+            f"--health-port {free_ports(1)[0]}": "health_port=",
         }
         given = [word for flag in flags for word in flag.split()]
         done = rmqarq("run", "jobs:app", *given, cwd=tmp_path)
@@ -321,7 +325,8 @@ async def tell(state) -> None:
         known = set(re.findall(r"--[a-z][a-z-]+", shown))
         named = {flag.split()[0] for flag in flags}
         assert {"--help", "--fail-on-dead"} <= known  # named in the text, too
-        assert known - {"--help"} == named
+        elsewhere = {"--processes", "--reload"}  # tests/broker/test_processes.py
+        assert known - {"--help"} == named | elsewhere
 
     def test_a_settings_value_is_taken_whole_and_the_environment_does_not_count(
         self, broker: Broker, queue: str, tmp_path: Path
