@@ -89,12 +89,10 @@ def held(language: str) -> Generator[None]:
     ours = logging.getLogger("rmqarq")
     early = _Early()
     ours.addHandler(early)
-    ours.propagate = False
     try:
         yield
     finally:
         ours.removeHandler(early)
-        ours.propagate = True
         if not logging.getLogger().handlers:
             set_up("WARNING", language)
         for record in early.records:
@@ -102,14 +100,16 @@ def held(language: str) -> Generator[None]:
 
 
 class _Early(logging.Handler):
-    """Keeps records."""
+    """Keeps the records that nobody else shows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
+        shown_by = *logging.getLogger("rmqarq").handlers, *logging.getLogger().handlers
+        if not set(shown_by) - {self}:  # the module has not set up logging yet
+            self.records.append(record)
 
 
 class TextFormatter(logging.Formatter):

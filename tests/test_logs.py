@@ -17,6 +17,7 @@ from rmqarq.logs import (
     catalogue,
     chosen_language,
     current_job,
+    held,
     render,
     set_up,
 )
@@ -191,3 +192,29 @@ def test_set_up_hides_the_frames_that_aiormq_logs() -> None:
     with loggers_of_a_new_program():
         set_up("DEBUG", "en")
         assert not logging.getLogger("aiormq.connection").isEnabledFor(logging.INFO)
+
+
+def test_what_a_module_says_of_our_logger_stands_after_it_was_held() -> None:
+    with loggers_of_a_new_program() as root:
+        ours, shown = logging.getLogger("rmqarq"), Kept()
+        with held("en"):
+            logging.getLogger("rmqarq.early").warning("before")
+            ours.propagate = False
+            root.addHandler(shown)
+            ours.addHandler(shown)
+            logging.getLogger("rmqarq.early").warning("after")
+        try:
+            assert shown.sentences == ["after", "before"]
+        finally:
+            ours.propagate = True
+
+
+class Kept(logging.Handler):
+    """Keeps sentences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sentences: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sentences.append(record.getMessage())
