@@ -132,7 +132,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
         "health_port": health_port,
     }
     given = {name: value for name, value in flags.items() if value is not None}
-    start = Start(app, 1, given, tuple(queue or ()), reload)
+    start = Start(app, 1, given, tuple(queue or ()), reload, output.language())
     raise typer.Exit(_run(start, processes))
 
 

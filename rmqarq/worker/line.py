@@ -25,6 +25,7 @@ class Start(Struct, frozen=True, tag=True):
         flags: Settings that were given on the command line.
         queues: What to consume; those of all tasks if empty.
         reload: Whether the code is being worked on: then stops are short.
+        language: `en` or `zh`, of what is said before the settings are known.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Start(Struct, frozen=True, tag=True):
     flags: dict[str, bool | int | float | str]
     queues: tuple[str, ...] = ()
     reload: bool = False
+    language: str = "en"
 
 
 class Halt(Struct, frozen=True, tag=True):

@@ -192,7 +192,7 @@ def _settings(given: Settings, start: Start) -> Settings:
 
 
 def _run(start: Start, line: Line, control: Control) -> int:
-    with logs.held(logs.chosen_language("auto")):
+    with logs.held(start.language):
         app = load(start.path)
         settings = _settings(app.settings, start)
         logs.set_up(
@@ -206,11 +206,11 @@ def _run(start: Start, line: Line, control: Control) -> int:
     return work(worker, control.end, signals=False)
 
 
-def _complain(error: RmqarqError, number: int) -> int:
+def _complain(error: RmqarqError, start: Start) -> int:
     if isinstance(error, AppNotFound) and error.__cause__ is not None:
         traceback.print_exception(error.__cause__)
-    sentence = logs.render(error, logs.chosen_language("auto"))
-    sys.stderr.write(f"[{number}] rmqarq: {sentence}\n")
+    sentence = logs.render(error, start.language)
+    sys.stderr.write(f"[{start.number}] rmqarq: {sentence}\n")
     return code_of(error)
 
 
@@ -232,5 +232,5 @@ def main() -> None:
     try:
         code = _run(start, line, control)
     except RmqarqError as error:
-        code = _complain(error, start.number)
+        code = _complain(error, start)
     sys.exit(code)

@@ -246,6 +246,19 @@ def test_a_broken_set_up_ends_all_at_once_with_one_complaint(
     assert "pending" not in said(done)
 
 
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_the_complaint_is_in_the_language_that_was_asked_for(
+    tmp_path: Path, by: str
+) -> None:
+    (tmp_path / "own.py").write_text("from rmqarq import App\napp = App('redis://h')\n")
+    flags = ["--language", "zh"] if by == "flag" else []
+    env = {"RMQARQ_LANGUAGE": "zh"} if by == "variable" else {}
+    done = rmqarq("run", "own:app", "--processes", "2", *flags, cwd=tmp_path, **env)
+    assert done.returncode == 3, said(done)
+    assert said(done).startswith("[1] rmqarq: ")
+    assert "can't be used" not in said(done)
+
+
 async def test_a_refused_queue_ends_all_with_the_code_of_a_single_worker(
     node: Node,
 ) -> None:
