@@ -335,6 +335,7 @@ async def a_quorum_queue_counts_deliveries(ch: Channel) -> Any:
     await ch.put("q", "one", headers={"mine": 1})
     found: list[Any] = []
     for tag in range(1, 4):
+        await ch.ready(1)
         found.append(await ch.get())
         await ch.nack(tag)
     return [found, await ch.ready(0), await ch.get()]

@@ -134,16 +134,13 @@ async def a_header_need_only_be_there(ch: Channel) -> Any:
 @scenario
 async def headers_of_other_types(ch: Channel) -> Any:
     sent = [{"a": each} for each in (True, False, [1], {"b": 1}, "x", 1.5, None)]
-    found: list[Any] = []
     await ch.exchange("x", "headers")
     for number, headers in enumerate(sent):
         await ch.queue(f"q{number}")
         await ch.bind(f"q{number}", "x", "", **headers)
     for number, headers in enumerate(sent):
         await ch.burst("", str(number), exchange="x", headers=headers)
-    for number in range(len(sent)):
-        found.append(await ch.drain(f"q{number}"))
-    return found
+    return [await ch.drain(f"q{number}") for number in range(len(sent))]
 
 
 @scenario
