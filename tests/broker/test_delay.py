@@ -94,7 +94,7 @@ async def test_five_thousand_jobs_due_at_once_start_about_as_soon_as_undelayed_o
     async with producing(broker, queue, prefix) as producer, running(app) as worker:
         task = producer.ref("clock")
         # what else this machine does may spoil a round, but not three in a row
-        while len(excess) < 3 and (not excess or excess[-1] >= 1):
+        while len(excess) < 3 and (not excess or excess[-1] >= 2):
             done = worker.stats.completed
             clock.began.clear()
             began = time.time()
@@ -113,7 +113,7 @@ async def test_five_thousand_jobs_due_at_once_start_about_as_soon_as_undelayed_o
             late = max(clock.began.values()) - moment.timestamp()
             excess.append(late - immediate)
     assert not clock.repeated
-    assert min(excess) < 1, excess
+    assert min(excess) < 2, excess
 
 
 async def test_a_delay_may_be_seconds_a_timedelta_or_any_datetime(
