@@ -26,6 +26,7 @@ class Start(Struct, frozen=True, tag=True):
         queues: What to consume; those of all tasks if empty.
         reload: Whether the code is being worked on: then stops are short.
         language: `en` or `zh`, of what is said before the settings are known.
+        patient: Whether a burst goes on, however empty the queues, until `Finish`.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Start(Struct, frozen=True, tag=True):
     queues: tuple[str, ...] = ()
     reload: bool = False
     language: str = "en"
+    patient: bool = False
 
 
 class Halt(Struct, frozen=True, tag=True):
@@ -54,6 +56,10 @@ class Force(Struct, frozen=True, tag=True):
     """
 
     signal: str
+
+
+class Finish(Struct, frozen=True, tag=True):
+    """All has been sent: the burst ends when nothing is left."""
 
 
 class Loaded(Struct, frozen=True, tag=True):
@@ -92,7 +98,7 @@ class Ended(Struct, frozen=True, tag=True):
     stats: Stats
 
 
-ToWorker: TypeAlias = Start | Halt | Force
+ToWorker: TypeAlias = Start | Halt | Force | Finish
 ToSupervisor: TypeAlias = Loaded | Serving | Count | Ended
 
 

@@ -26,6 +26,7 @@ from rmqarq.worker.ending import code_of
 from rmqarq.worker.line import (
     Count,
     Ended,
+    Finish,
     Force,
     Halt,
     Loaded,
@@ -122,6 +123,7 @@ class Control:
         self._line = line
         self._worker: Worker | None = None
         self._over = threading.Event()
+        self._finish = threading.Event()
 
     def handle_signals(self) -> None:
         """Take the signals, those included that came since the process was made."""
@@ -132,6 +134,8 @@ class Control:
     def begin(self, worker: Worker) -> None:
         """Steer this worker, and report what it does."""
         self._worker = worker
+        if self._finish.is_set():  # it was said while the App was loaded
+            worker.finish()
         threading.Thread(
             target=self._report, args=(worker,), name="rmqarq-report", daemon=True
         ).start()
@@ -144,7 +148,11 @@ class Control:
 
     def hear(self, word: ToWorker | None) -> None:
         """Do what the supervisor says; stop in order when it is gone."""
+        if isinstance(word, Finish):
+            self._finish.set()
         worker = self._worker
+        if worker is None and isinstance(word, Finish):
+            return
         if worker is None:
             os._exit(0)  # the App is still being loaded: there is nothing to put right
         with suppress(RuntimeError):  # the event loop has ended
@@ -154,6 +162,8 @@ class Control:
                 worker.heed(word.signal, force=True)
             elif isinstance(word, Halt) and word.signal is not None:
                 worker.heed(word.signal)
+            elif isinstance(word, Finish):
+                worker.finish()
             else:
                 worker.stop()
 
@@ -201,6 +211,7 @@ def _run(start: Start, line: Line, control: Control) -> int:
     line.send(Loaded(settings))
     worker = Worker(app, settings, queues=start.queues, path=start.path)
     worker.sums_up = False  # the supervisor does, for all
+    worker.patient = start.patient
     control.handle_signals()  # the module of the App may have its own
     control.begin(worker)
     return work(worker, control.end, signals=False)
