@@ -179,7 +179,7 @@ async def tour() -> None:
     sent = await send()
 
     print("\n2. A worker runs them until nothing is left to do", flush=True)
-    if "RMQARQ_DEV_URL" in os.environ:
+    if os.environ.get("RMQARQ_DEV_URL"):
         await watch(sent)  # `rmqarq dev` has started one
     elif code := run(WORKER):
         sys.exit(code)
@@ -210,12 +210,12 @@ async def tour() -> None:
 
 
 def main() -> None:
-    if "RMQARQ_DEV_URL" in os.environ:
+    if os.environ.get("RMQARQ_DEV_URL"):
         asyncio.run(tour())
         return
     with tempfile.TemporaryDirectory() as directory:
         os.environ["QUICKSTART_DIARY"] = str(Path(directory) / "diary")
-        if "RMQARQ_URL" in os.environ:
+        if os.environ.get("RMQARQ_URL"):
             asyncio.run(tour())
         else:
             sys.exit(run(DEV))

@@ -111,6 +111,7 @@ def dev(
         reload=not burst,
         language=output.language(),
         patient=burst and bool(command),
+        doomed=True,
     )
     raise typer.Exit(asyncio.run(_run(start, command or (), port)))
 

@@ -27,6 +27,8 @@ class Start(Struct, frozen=True, tag=True):
         reload: Whether the code is being worked on: then stops are short.
         language: `en` or `zh`, of what is said before the settings are known.
         patient: Whether a burst goes on, however empty the queues, until `Finish`.
+        doomed: Whether the broker ends when the supervisor does: then there is nobody
+            to give jobs back to.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Start(Struct, frozen=True, tag=True):
     reload: bool = False
     language: str = "en"
     patient: bool = False
+    doomed: bool = False
 
 
 class Halt(Struct, frozen=True, tag=True):

@@ -24,6 +24,7 @@ from rmqarq.loader import load
 from rmqarq.stats import Stats
 from rmqarq.worker.ending import code_of
 from rmqarq.worker.line import (
+    DEVELOPMENT_GRACE,
     Count,
     Ended,
     Finish,
@@ -117,10 +118,14 @@ class Control:
 
     Args:
         line: To the supervisor.
+
+    Attributes:
+        doomed: Whether the broker is gone when the supervisor is.
     """
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self.doomed = False
         self._worker: Worker | None = None
         self._over = threading.Event()
         self._finish = threading.Event()
@@ -170,8 +175,12 @@ class Control:
     def _go_alone(self, worker: Worker) -> None:
         log.warning("the supervisor is gone, stopping")
         worker.sums_up = True
-        worker.stop()
-        time.sleep(time_to_stop(worker.settings))
+        if self.doomed:
+            worker.heed("SIGTERM", force=True)
+            time.sleep(DEVELOPMENT_GRACE)
+        else:
+            worker.stop()
+            time.sleep(time_to_stop(worker.settings))
         os._exit(1)  # nobody else would end it
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
@@ -237,6 +246,7 @@ def main() -> None:
     start = line.receive()
     if not isinstance(start, Start):  # the supervisor is gone already
         sys.exit(0)
+    control.doomed = start.doomed
     line.listen(control.hear)
     sys.path[:] = sys.argv[4:]
     del sys.argv[1:]
