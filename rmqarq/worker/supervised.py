@@ -203,7 +203,8 @@ class Control:
 
 def _settings(given: Settings, start: Start) -> Settings:
     """Give the settings of this process; `start.number` tells it from the others."""
-    settings = replaced(hurried(given) if start.reload else given, start.flags)
+    in_a_hurry = start.reload or start.doomed
+    settings = replaced(hurried(given) if in_a_hurry else given, start.flags)
     if settings.health_port is None:
         return settings
     port = settings.health_port + start.number - 1

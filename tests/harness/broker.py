@@ -1,4 +1,4 @@
-"""A private RabbitMQ node for tests, benchmarks and the quick start.
+"""A private RabbitMQ node for tests and benchmarks, and for trying things out.
 
 Needs RabbitMQ and any python3. As a program, it runs a command beside a fresh node:
 ``python tests/harness/broker.py -- COMMAND ARGS...`` (with RMQARQ_URL set).
