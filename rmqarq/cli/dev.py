@@ -167,7 +167,7 @@ class Run:
         finally:
             self._over = True
             if self._producer is not None and not commanded.done():
-                self._producer.stop(signal.SIGTERM)
+                self._producer.stop()
             failure = await commanded
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
@@ -189,7 +189,7 @@ class Run:
             if self._producer is None:
                 await outlet.close()
         if self._over:  # while it was started
-            producer.stop(signal.SIGTERM)
+            producer.stop()
         code = await producer.end()
         await outlet.close()
         if producer.stopped:
@@ -217,7 +217,7 @@ class Run:
             if again:
                 self._producer.kill()
             else:
-                self._producer.stop(number)
+                self._producer.stop()
 
 
 async def _open(broker: Broker, port: int | None, stream: Stream) -> str:

@@ -85,10 +85,13 @@ class Producer:
         await asyncio.to_thread(self._leash.communicate, b"over\n")
         return code if code >= 0 else 128 - code
 
-    def stop(self, number: int) -> None:
-        """Send it a signal, and see to it that it ends."""
+    def stop(self) -> None:
+        """Ask it to end, and see to it that it does.
+
+        By SIGTERM, whatever ends us: many programs answer SIGINT with a traceback.
+        """
         self.stopped = True
-        self._send(number)
+        self._send(signal.SIGTERM)
         if self._kill is None:
             loop = asyncio.get_running_loop()
             self._kill = loop.call_later(GRACE, self._send, signal.SIGKILL)
