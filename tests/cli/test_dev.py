@@ -44,7 +44,7 @@ async def main():
     await asyncio.sleep(float(sys.argv[1]))
     async with app:
         await greet.enqueue("Ada")
-        await greet.defer(1, "Bob")
+        await greet.defer(0.8, "Bob")
         await refuse.enqueue()
     print("sent")
 
@@ -98,14 +98,14 @@ def fed(process: WorkerProcess) -> list[int]:
 
 def test_a_burst_waits_for_the_command_and_for_delayed_jobs(here: Path) -> None:
     # so late that the worker has found its queues empty long before
-    command = ("--", "python", "send.py", "1.5")
+    command = ("--", "python", "send.py", "1.2")
     done = rmqarq("dev", "jobs:app", "--burst", *command, cwd=here)
     assert done.returncode == 0, said(done)
     lines = done.stdout.splitlines()
     assert re.fullmatch(r"broker  \| amqp://guest:guest@127.0.0.1:\d+/", lines[0])
     assert lines[1].startswith("broker  | in memory, for development only")
     for line in (
-        "command | $ python send.py 1.5",
+        "command | $ python send.py 1.2",
         "command | sent",
         "worker  | VERSION says hello to Ada",
         "worker  | VERSION says hello to Bob",
@@ -140,12 +140,17 @@ def test_dead_letters_may_spoil_it_and_production_is_no_place_for_it(
 
 
 def test_a_taken_port_is_left_alone_and_the_other_one_told(here: Path) -> None:
+    held = None
     with ExitStack() as stack:
         with suppress(OSError):  # somebody has it: all the better
-            stack.enter_context(socket.create_server(("127.0.0.1", 5672)))
-        done = rmqarq("--language", "zh", "dev", "jobs:app", "--burst", cwd=here)
+            held = stack.enter_context(socket.create_server(("127.0.0.1", 5672)))
+        # a command that has ended before the worker knows its App
+        flags = ("--burst", "--", "true")
+        done = rmqarq("--language", "zh", "dev", "jobs:app", *flags, cwd=here)
     assert done.returncode == 0, said(done)
     (port,) = re.findall(r"^broker  \| amqp://\S+:(\d+)/$", done.stdout, re.M)
+    if held is None and port == "5672":
+        pytest.skip("who had port 5672 has just given it back")
     assert port != "5672"
     assert f"export RMQARQ_URL=amqp://guest:guest@127.0.0.1:{port}/\n" in done.stdout
     assert "端口 5672 已被另一个程序占用" in done.stdout
@@ -160,9 +165,13 @@ def test_a_port_that_was_chosen_must_be_free(here: Path) -> None:
     assert f"can't listen on 127.0.0.1:{port}" in said(done)
 
 
-def test_a_command_that_fails_ends_all_at_once(here: Path) -> None:
-    done = rmqarq("dev", "jobs:app", "--", "sh", "-c", "kill $$", cwd=here)
+def test_a_command_that_fails_ends_all_and_leaves_nothing_behind(here: Path) -> None:
+    text = "sleep 300 & echo pid $!; kill $$"
+    done = rmqarq("dev", "jobs:app", "--", "sh", "-c", text, cwd=here)
     assert done.returncode == 143, said(done)
+    found = re.search(r"pid (\d+)", done.stdout)
+    assert found is not None
+    assert not lives(int(found[1]))
 
 
 def test_a_command_that_is_nowhere_starts_nothing(here: Path) -> None:
@@ -201,12 +210,3 @@ def test_nothing_is_left_when_it_is_killed(here: Path) -> None:
         process.process.kill()
         # not by the tools of this test: it kills their group at its end only
         assert gone(pids), os.popen("ps -ef").read()
-
-
-def test_the_command_may_leave_nothing_behind(here: Path) -> None:
-    text = "sleep 300 & echo pid $!"
-    done = rmqarq("dev", "jobs:app", "--burst", "--", "sh", "-c", text, cwd=here)
-    assert done.returncode == 0, said(done)
-    found = re.search(r"pid (\d+)", done.stdout)
-    assert found is not None
-    assert not lives(int(found[1]))
