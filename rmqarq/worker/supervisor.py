@@ -71,7 +71,8 @@ class Supervisor:
     def __init__(self, start: Start, processes: int | None = None) -> None:
         self._start = start
         self._processes = processes
-        self._settings = replaced(Settings(), start.flags)
+        early = {"language": start.language, "log_format": start.log_format}
+        self._settings = replaced(Settings(), {**early, **start.flags})
         self._places: list[Place] = []
         self._loaded = asyncio.Event()
         self._stopping = asyncio.Event()
