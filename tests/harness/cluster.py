@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tests.harness.broker import Broker, BrokerError
+from tests.harness.broker import QUEUES, Broker, BrokerError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -102,10 +101,13 @@ class Cluster:
 
     def members(self) -> dict[str, int]:
         """Count for each quorum queue how many of its members are online."""
-        columns = ("name", "type", "online")
-        text = self.alive().ctl("list_queues", "-q", "--formatter", "json", *columns)
-        rows = [row for row in json.loads(text) if row["type"] == "quorum"]
-        return {row["name"]: len(row["online"]) for row in rows}
+        lines = self.alive().eval(QUEUES.format(items="online")).splitlines()
+        # only quorum queues have members
+        return {
+            name: online.count("@")
+            for name, online in zip(lines[::2], lines[1::2], strict=True)
+            if online.startswith("[")
+        }
 
     def wait_until_whole(self, seconds: float = 60.0) -> None:
         """Wait until all nodes run and every quorum queue has all its members.
@@ -119,7 +121,7 @@ class Cluster:
             time.sleep(0.1)
 
     def _whole(self) -> bool:
-        running = self.alive().ctl("eval", RUNNING)
+        running = self.alive().eval(RUNNING)
         if not all(node.node in running for node in self.nodes):
             return False
         try:
