@@ -93,14 +93,24 @@ spawn(fun() ->
     Serve(Listening)
 end).
 """
+# the figures of a queue are kept on the node of its leader
 QUEUES = """\
+Home = fun(Queue) ->
+    case amqqueue:get_pid(Queue) of
+        {{_, Node}} -> Node;
+        Pid when is_pid(Pid) -> node(Pid);
+        _ -> node()
+    end
+end,
 {{text, [
     io_lib:format("~ts~n~s~n", [Name, lists:join(" ", [
         io_lib:format("~w", [proplists:get_value(Item, Row)]) || Item <- [{items}]
     ])]) ||
     Vhost <- rabbit_vhost:list_names(),
-    Row <- rabbit_amqqueue:info_all(Vhost, [name, {items}]),
-    {{resource, _, queue, Name}} <- [proplists:get_value(name, Row)]
+    Queue <- rabbit_amqqueue:list(Vhost),
+    {{resource, _, queue, Name}} <- [amqqueue:get_name(Queue)],
+    Row <- [rpc:call(Home(Queue), rabbit_amqqueue, info, [Queue, [{items}]], 5000)],
+    is_list(Row)
 ]}}."""
 
 # reads lists of process groups until its owner closes the pipe or dies
