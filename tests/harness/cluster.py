@@ -16,6 +16,7 @@ JOIN = """\
 cluster_formation.peer_discovery_backend = classic_config
 cluster_formation.classic_config.nodes.1 = {first}
 """
+PEACE = 3.0
 RUNNING = "rabbit_mnesia:cluster_nodes(running)."
 
 
@@ -112,13 +113,17 @@ class Cluster:
     def wait_until_whole(self, seconds: float = 60.0) -> None:
         """Wait until all nodes run and every quorum queue has all its members.
 
-        Only then may the next node be killed: a queue needs most of its members.
+        Only then may the next node be killed: a queue needs most of its members, and a
+        leader some peace. RabbitMQ before March 2023 leaves a rung without the process
+        that sends its messages on when the leader changes again while that process
+        registers (rabbitmq-server#7677).
         """
         deadline = time.monotonic() + seconds
         while not self._whole():
             if time.monotonic() > deadline:
                 raise BrokerError(f"the cluster was not whole within {seconds:.0f} s")
             time.sleep(0.1)
+        time.sleep(PEACE)
 
     def _whole(self) -> bool:
         running = self.alive().eval(RUNNING)
