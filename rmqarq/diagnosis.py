@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from rmqarq.case import written
-from rmqarq.errors import TopologyMismatch
+from rmqarq.errors import Phrase, TopologyMismatch
 from rmqarq.findings import Finding, sentence, told_by
 from rmqarq.grant import granting
 from rmqarq.remedies import remedy
@@ -30,6 +30,8 @@ OLDEST_WITH_FIXES = (4, 2)
 SMALL_BODIES_SINCE = (4, 0)
 LARGEST_BODY = 16 * 1024 * 1024
 SHOWN = 6
+
+_KINDS = {"queue": Phrase("queue"), "exchange": Phrase("exchange")}
 
 
 def brokers(case: Case) -> Iterator[Finding]:
@@ -297,7 +299,7 @@ def _difference(case: Case, place: Place, error: RmqarqError) -> Finding:
         place.name,
         sentence(
             "this {kind} has {argument} = {theirs}, and this App wants {ours}",
-            kind=given["kind"],
+            kind=_KINDS.get(given["kind"], given["kind"]),
             argument=given["argument"],
             theirs=given["theirs"],
             ours=given["ours"],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from rmqarq.context import Context
+    from rmqarq.errors import RmqarqError
 
 __all__ = [
     "JsonFormatter",
@@ -24,8 +25,10 @@ __all__ = [
     "chosen_language",
     "current_job",
     "held",
+    "process_number",
     "render",
     "set_up",
+    "tell",
 ]
 
 COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
@@ -44,12 +47,12 @@ class Numbered(logging.Filter):
 
     def __init__(self, number: int | None) -> None:
         super().__init__()
-        self._number = number
+        self.number = number
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mark a record, and let it pass."""
-        if self._number is not None:
-            record.worker = self._number
+        if self.number is not None:
+            record.worker = self.number
         return True
 
 
@@ -58,14 +61,20 @@ def set_up(
 ) -> None:
     """Send the log to standard error, unless the program has set up its own.
 
+    Our loggers speak even when `logging.config.dictConfig` has silenced those that it
+    does not name, as it does by default; a level of the program's stands.
+
     Args:
         level: The lowest level shown, such as `INFO`.
         language: `en`, `zh` or `auto`.
         log_format: `text`, or `json` for one object a line.
         worker: The number of this worker process, when there are several.
     """
-    root = logging.getLogger()
-    logging.getLogger("rmqarq").setLevel(level)
+    root, ours = logging.getLogger(), logging.getLogger("rmqarq")
+    ours.setLevel(level)
+    for name in logging.root.manager.loggerDict:
+        if name.partition(".")[0] == "rmqarq":
+            logging.getLogger(name).disabled = False
     # below WARNING, aiormq logs every frame it sends, bodies included
     logging.getLogger("aiormq").setLevel(logging.WARNING)
     if not root.handlers:
@@ -73,18 +82,53 @@ def set_up(
         shape = JsonFormatter if log_format == "json" else TextFormatter
         handler.setFormatter(shape(chosen_language(language)))
         handler.addFilter(Numbered(worker))
+        if not all(isinstance(each, _Early) for each in ours.handlers):
+            # the program shows our lines itself: here are all others
+            handler.addFilter(_is_foreign)
         root.addHandler(handler)
         root.setLevel(level)
 
 
+def process_number() -> int | None:
+    """Give the number that `set_up` was told, if it marks lines at all."""
+    for handler in logging.getLogger().handlers:
+        for each in handler.filters:
+            if isinstance(each, Numbered):
+                return each.number
+    return None
+
+
+def tell(error: RmqarqError, cause: BaseException | None = None) -> bool:
+    """Log the error that ends this process, where lines are JSON.
+
+    Args:
+        error: The error.
+        cause: The exception behind it, where its traceback is of use.
+
+    Returns:
+        Whether it was logged; where lines are text, it is for the terminal.
+    """
+    handlers = logging.getLogger().handlers
+    if not any(isinstance(each.formatter, JsonFormatter) for each in handlers):
+        return False
+    problem = {"problem": error}
+    logging.getLogger(__name__).error("%(problem)s", problem, exc_info=cause)
+    return True
+
+
+def _is_foreign(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] != "rmqarq"
+
+
 @contextmanager
-def held(language: str) -> Generator[None]:
+def held(language: str, log_format: str = "text") -> Generator[None]:
     """Keep our lines back while an App is loaded, until it is known how to show them.
 
     The App's module may set up logging for itself, so that it can't be done before.
 
     Args:
         language: `en` or `zh`, for warnings where nobody has set up the log inside.
+        log_format: As for `set_up`, likewise.
     """
     ours = logging.getLogger("rmqarq")
     early = _Early()
@@ -94,7 +138,7 @@ def held(language: str) -> Generator[None]:
     finally:
         ours.removeHandler(early)
         if not logging.getLogger().handlers:
-            set_up("WARNING", language)
+            set_up("WARNING", language, log_format)
         for record in early.records:
             logging.getLogger(record.name).handle(record)
 
@@ -141,7 +185,7 @@ class TextFormatter(logging.Formatter):
         line += records.sentence_of(record, self._language)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return self._coloured(record.levelname, line)
+        return self._coloured(record.levelname, records.masked(line))
 
     def _coloured(self, level: str, line: str) -> str:
         colour = COLOURS.get(level)

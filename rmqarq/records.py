@@ -106,7 +106,11 @@ def as_line(fields: Mapping[str, Any], *, ascii_only: bool = False) -> str:
 
 def clean(text: str) -> str:
     """Escape what UTF-8 can't express, and mask passwords in URLs."""
-    text = str.encode(text, "utf-8", "backslashreplace").decode()
+    return masked(str.encode(text, "utf-8", "backslashreplace").decode())
+
+
+def masked(text: str) -> str:
+    """Mask passwords in URLs."""
     return _PASSWORD.sub(r"\1***@", text) if "://" in text else text
 
 

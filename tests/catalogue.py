@@ -21,7 +21,7 @@ from babel.messages.pofile import read_po, write_po
 from typer.main import get_command
 
 import rmqarq
-from rmqarq import errors, outcome
+from rmqarq import errors, findings, outcome
 from rmqarq.cli import translated
 from rmqarq.cli.main import program
 from rmqarq.worker import admission, ending
@@ -56,6 +56,7 @@ def sentences_by_file() -> dict[str, set[str]]:
     found["worker/admission.py"] |= {
         *get_args(get_type_hints(admission.Postponed)["why"])
     }
+    found["findings.py"] |= {*get_args(findings.Level)}
     found["cli/translated.py"] |= {*translated.PARSER_WORDS, *translated.COMPLAINTS}
     for file, text in help_texts():
         found[file].add(text)

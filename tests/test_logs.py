@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import re
 import sys
 from contextlib import contextmanager
@@ -12,14 +13,17 @@ import pytest
 
 from rmqarq import App, ConfigurationError, Context, Message, State
 from rmqarq.logs import (
+    JsonFormatter,
     Numbered,
     TextFormatter,
     catalogue,
     chosen_language,
     current_job,
     held,
+    process_number,
     render,
     set_up,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -186,6 +190,57 @@ def test_set_up_leaves_the_handlers_of_the_program_alone() -> None:
         root.addHandler(own)
         set_up("DEBUG", "en")
         assert root.handlers == [own]
+
+
+def test_our_loggers_speak_though_the_program_has_silenced_those_it_does_not_name() -> (
+    None
+):
+    with loggers_of_a_new_program():
+        ours = logging.getLogger("rmqarq.made_before")
+        try:
+            logging.config.dictConfig({"version": 1})  # disable_existing_loggers
+            assert ours.disabled
+            set_up("INFO", "en")
+            assert not ours.disabled
+        finally:
+            for each in logging.root.manager.loggerDict.values():
+                if isinstance(each, logging.Logger):
+                    each.disabled = False
+
+
+def test_lines_that_the_program_shows_itself_are_not_shown_twice() -> None:
+    with loggers_of_a_new_program() as root:
+        logging.getLogger("rmqarq").addHandler(logging.NullHandler())
+        set_up("INFO", "en")
+        (handler,) = root.handlers
+        assert not handler.filter(record("hello", name="rmqarq.worker"))
+        assert handler.filter(record("hello", name="myapp"))
+
+
+def test_the_number_of_the_process_is_known_where_lines_are_marked() -> None:
+    with loggers_of_a_new_program() as root:
+        set_up("INFO", "en", worker=3)
+        assert process_number() == 3
+        root.handlers[:] = [logging.NullHandler()]
+        set_up("INFO", "en", worker=3)
+        assert process_number() is None
+
+
+def test_the_last_error_is_logged_where_lines_are_json_alone() -> None:
+    with loggers_of_a_new_program() as root:
+        error, shown = ConfigurationError("no {x}", x=1), Kept()
+        set_up("INFO", "en")
+        assert not tell(error)
+        root.handlers[:] = [shown]
+        shown.setFormatter(JsonFormatter("en"))
+        assert tell(error)
+        assert shown.sentences == ["no 1"]
+
+
+def test_no_password_of_a_url_is_shown() -> None:
+    said = "no answer from amqp://ada:hunter2@rabbit:5672/"
+    line = plain().format(record(said, name="myapp"))
+    assert line.endswith("no answer from amqp://ada:***@rabbit:5672/")
 
 
 def test_set_up_hides_the_frames_that_aiormq_logs() -> None:

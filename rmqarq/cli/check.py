@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-import msgspec
 import typer
 
 from rmqarq import probe
 from rmqarq.cli import output
 from rmqarq.cli.target import AnyPath, Queues, Url, chosen
+from rmqarq.worker.process import replaced
 
 Live = Annotated[
     bool,
@@ -19,6 +19,10 @@ Live = Annotated[
 HealthPort = Annotated[
     int | None, typer.Option(help="Where the worker serves /livez and /readyz.")
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many processes it has; each has a port of its own."),
+]
 
 
 def check(
@@ -26,6 +30,7 @@ def check(
     *,
     live: Live = False,
     health_port: HealthPort = None,
+    processes: Processes = None,
     queue: Queues = None,
     url: Url = None,
 ) -> None:
@@ -35,9 +40,8 @@ def check(
     whether each queue has a consumer anywhere.
     """
     target = chosen(app, url, queue)
-    settings = target.settings
-    if health_port is not None:
-        settings = msgspec.structs.replace(settings, health_port=health_port)
+    flags = {"health_port": health_port, "processes": processes}
+    settings = replaced(target.settings, flags)
     ports = probe.ports(settings)
     for port in ports:
         probe.ask_worker(settings.health_host, port, "/livez" if live else "/readyz")

@@ -46,8 +46,9 @@ def _findings(path: str, url: str | None) -> Sequence[Finding]:
 def _show(findings: Sequence[Finding]) -> None:
     following = [each.fix for each in findings[1:]]
     for each, next_fix in zip(findings, [*following, None], strict=True):
-        words = {"level": each.level, "where": each.where, "what": _filled(each.what)}
-        output.say("{level:<8} {where}: {what}", **words)
+        level = output.padded(output.translated(each.level), 8)
+        words = {"level": level, "where": each.where, "what": _filled(each.what)}
+        output.say("{level} {where}: {what}", **words)
         if each.fix is not None and each.fix != next_fix:  # one command mends both
             output.say("{space:<8} fix: {fix}", space="", fix=_filled(each.fix))
     counts = Counter(each.level for each in findings)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from rmqarq import logs
 from rmqarq.cli import (
     broker,
     check,
@@ -80,9 +81,7 @@ def main() -> NoReturn:
     try:
         sys.exit(translated.command_of(program)(standalone_mode=False))
     except RmqarqError as error:
-        if isinstance(error, AppNotFound) and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
-        output.aside("{program}: {problem}", program="rmqarq", problem=error)
+        _complain(error)
         sys.exit(code_of(error))
     except typer.Abort:
         output.aside("Aborted.")
@@ -92,3 +91,12 @@ def main() -> NoReturn:
             raise
         translated.complain(error)
         sys.exit(error.exit_code)
+
+
+def _complain(error: RmqarqError) -> None:
+    cause = error.__cause__ if isinstance(error, AppNotFound) else None
+    if logs.tell(error, cause):
+        return
+    if cause is not None:
+        traceback.print_exception(cause)
+    output.aside("{program}: {problem}", program="rmqarq", problem=error)

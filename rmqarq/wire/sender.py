@@ -219,6 +219,8 @@ class Sender:
         except RmqarqError as error:
             return error
         channel = PublishChannel(usual.connection, opened)
+        if not channel.usable:  # the link went in the very turn that opened it
+            return usual.connection.lost()
         receipt = channel.send(ready, deadline)
         await receipt.done
         channel.retire()

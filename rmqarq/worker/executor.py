@@ -21,6 +21,7 @@ from rmqarq.outcome import (
     Retried,
     Succeeded,
 )
+from rmqarq.records import clean
 from rmqarq.threads import Threads
 from rmqarq.when import seconds_until
 
@@ -216,7 +217,7 @@ def timeout_of(task: Runnable, settings: Settings) -> float | None:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Put an exception into words that can travel, bounded in length."""
+    """Put an exception into words that can travel: bounded, no password in a URL."""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ != "builtins":
@@ -226,10 +227,6 @@ def failure_of(error: BaseException) -> Failure:
         trace = "".join(traceback.format_exception(error))
     except Exception:
         text, trace = "(the exception can't be shown)", ""
-    text, trace = text[:LONGEST_MESSAGE], trace[-LONGEST_TRACEBACK:]
-    return Failure(name, portable(text), portable(trace))
-
-
-def portable(text: str) -> str:
-    """Escape what UTF-8 can't express, such as a file name of foreign bytes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    # cut last: half a URL would no longer show that it holds a password
+    text, trace = clean(text)[:LONGEST_MESSAGE], clean(trace)[-LONGEST_TRACEBACK:]
+    return Failure(name, text, trace)

@@ -24,9 +24,10 @@ from rmqarq.context import Context
 from rmqarq.errors import RmqarqError
 from rmqarq.middleware import call_hooks
 from rmqarq.outcome import Succeeded
+from rmqarq.records import clean
 from rmqarq.wire.codec import Codec
 from rmqarq.worker.event_loop import run_to_the_end
-from rmqarq.worker.executor import Executor, portable
+from rmqarq.worker.executor import Executor
 from rmqarq.worker.formats import Formats
 from rmqarq.worker.lifespan import lifespan_of
 from rmqarq.worker.pipe import (
@@ -222,13 +223,14 @@ def _loaded(start: Start, pipe: Pipe) -> App[Any]:
             start.settings.log_level,
             start.settings.language,
             start.settings.log_format,
+            start.number,
         )
         app.configure(start.settings)
     except RmqarqError as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         language = logs.chosen_language(start.settings.language)
-        pipe.send(Refused(portable(logs.render(error, language))))
+        pipe.send(Refused(clean(logs.render(error, language))))
         sys.exit(1)
     return app
 

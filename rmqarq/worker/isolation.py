@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from rmqarq.logs import process_number
 from rmqarq.outcome import Crashed, Outcome, Released
 from rmqarq.worker import pipe
 from rmqarq.worker.admission import Postponed
@@ -55,7 +56,7 @@ class Isolation:
     """
 
     def __init__(self, path: str, settings: Settings, executor: Executor) -> None:
-        self._start = pipe.Start(path, settings)
+        self._start = pipe.Start(path, settings, process_number())
         self._settings = settings
         self._executor = executor
         self._turn = asyncio.Lock()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +26,7 @@ class Start(Struct, frozen=True, tag=True):
         queues: What to consume; those of all tasks if empty.
         reload: Whether the code is being worked on: then stops are short.
         language: `en` or `zh`, of what is said before the settings are known.
+        log_format: `text` or `json`, likewise.
         patient: Whether a burst goes on, however empty the queues, until `Finish`.
         doomed: Whether the broker ends when the supervisor does: then there is nobody
             to give jobs back to.
@@ -37,6 +38,7 @@ class Start(Struct, frozen=True, tag=True):
     queues: tuple[str, ...] = ()
     reload: bool = False
     language: str = "en"
+    log_format: Literal["text", "json"] = "text"
     patient: bool = False
     doomed: bool = False
 

@@ -28,10 +28,12 @@ class Start(Struct, frozen=True, tag=True):
     Args:
         path: MODULE:APP.
         settings: The worker's.
+        number: Of the worker's process, when there are several: for the log.
     """
 
     path: str
     settings: Settings
+    number: int | None = None
 
 
 class Order(Struct, frozen=True, tag=True):

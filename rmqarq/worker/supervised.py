@@ -212,7 +212,7 @@ def _settings(given: Settings, start: Start) -> Settings:
 
 
 def _run(start: Start, line: Line, control: Control) -> int:
-    with logs.held(start.language):
+    with logs.held(start.language, start.log_format):
         app = load(start.path)
         settings = _settings(app.settings, start)
         logs.set_up(
@@ -228,10 +228,12 @@ def _run(start: Start, line: Line, control: Control) -> int:
 
 
 def _complain(error: RmqarqError, start: Start) -> int:
-    if isinstance(error, AppNotFound) and error.__cause__ is not None:
-        traceback.print_exception(error.__cause__)
-    sentence = logs.render(error, start.language)
-    sys.stderr.write(f"[{start.number}] rmqarq: {sentence}\n")
+    cause = error.__cause__ if isinstance(error, AppNotFound) else None
+    if not logs.tell(error, cause):
+        if cause is not None:
+            traceback.print_exception(cause)
+        sentence = logs.render(error, start.language)
+        sys.stderr.write(f"[{start.number}] rmqarq: {sentence}\n")
     return code_of(error)
 
 

@@ -75,7 +75,8 @@ class Supervisor:
         self._start = start
         self._output = output
         self._processes = processes
-        self._settings = replaced(Settings(), start.flags)
+        early = {"language": start.language, "log_format": start.log_format}
+        self._settings = replaced(Settings(), {**early, **start.flags})
         self._places: list[Place] = []
         self._loaded = asyncio.Event()
         self._stopping = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -203,6 +204,7 @@ async def test_a_process_that_never_starts_is_tried_less_and_less_often(
     node: Node, tmp_path: Path
 ) -> None:
     text = """
+import json
 import os
 from rmqarq import App
 app = App()
@@ -257,6 +259,28 @@ def test_the_complaint_is_in_the_language_that_was_asked_for(
     assert done.returncode == 3, said(done)
     assert said(done).startswith("[1] rmqarq: ")
     assert "can't be used" not in said(done)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_the_complaint_is_json_where_the_log_is(
+    tmp_path: Path, by: str, processes: str
+) -> None:
+    flags = ["--log-format", "json"] if by == "flag" else []
+    env = {"RMQARQ_LOG_FORMAT": "json"} if by == "variable" else {}
+    (tmp_path / "own.py").write_text("from rmqarq import App\napp = App('redis://h')\n")
+    more = ("--processes", processes, *flags)
+    done = rmqarq("run", "own:app", *more, cwd=tmp_path, **env)
+    assert done.returncode == 3, said(done)
+    (line,) = done.stderr.splitlines()
+    fields = json.loads(line)
+    assert fields["level"] == "ERROR"
+    assert "redis://h" in fields["message"]
+    assert fields["event"] == "the broker URL {url} can't be used: {problem}"
+    (tmp_path / "own.py").write_text("from rmqarq import App\napp = App(\n")
+    done = rmqarq("run", "own:app", *more, cwd=tmp_path, **env)
+    assert done.returncode == 2, said(done)
+    assert "SyntaxError" in json.loads(done.stderr)["exception"]
 
 
 async def test_a_refused_queue_ends_all_with_the_code_of_a_single_worker(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 import time
@@ -70,6 +71,8 @@ async def test_a_process_of_a_supervisor_isolates_as_a_worker_does(lane: Lane) -
     (letter,) = await dead_letters(lane.url, lane.queue, 1)
     assert letter.headers["x-rmqarq-reason"] == "crashed"
     assert "2 completed ◆ 1 failed" in worker.output.splitlines()[-1]
+    # what a suspect logs names the process that it was isolated by
+    assert re.search(r"\[[12]\] \[inspect [^]]*\] looked around", worker.output)
     await lane.empty()
 
 

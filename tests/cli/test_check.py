@@ -72,6 +72,10 @@ async def test_a_worker_with_a_health_port_is_asked_itself(
     assert await check("--health-port", str(worker), cwd=tmp_path) == (0, "ok")
     given = {"RMQARQ_HEALTH_PORT": str(worker)}
     assert await check("--live", cwd=tmp_path, **given) == (0, "ok")
+    # a worker of several processes has a port for each
+    code, text = await check("--processes", "2", cwd=tmp_path, **given)
+    assert code == 1
+    assert f"127.0.0.1:{worker + 1}" in text
 
 
 async def test_without_a_health_port_the_broker_is_asked_for_consumers(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import json
+import logging
 import os
 import re
 import resource
@@ -78,6 +79,7 @@ async def inspect(ctx: Context[str], number: int) -> None:
         redelivered=ctx.redelivered,
         state=ctx.state,
     )
+    logging.getLogger("suspects").warning("looked around")
     await app.tasks["good"].enqueue(number)
 
 
