@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from types import TracebackType
 
+    from rmqarq.devbroker.message import Message
+
 LOCALHOST = "127.0.0.1"
 GOODBYE = "broker forced connection closure with reason 'shutdown'"
 TURNS = 3  # of the event loop, until what was sent can have been read
@@ -126,6 +128,11 @@ class Broker:
             name: Depth(queue.ready, queue.unacked, len(queue.consumers))
             for name, queue in self._realm.hosts[vhost].queues.items()
         }
+
+    def peek(self, queue: str, vhost: str = "/") -> list[Message]:
+        """Look at the messages that wait in a queue, the first to leave it first."""
+        found = self._realm.hosts[vhost].queues.get(queue)
+        return [] if found is None else found.store.peek()
 
     async def advance(self, seconds: float) -> None:
         """Skip some time: what falls due in it happens now, in order.

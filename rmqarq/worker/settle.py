@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,6 +35,8 @@ from rmqarq.worker.executor import failure_of
 from rmqarq.worker.history import MOST_CRASHES, came_back, history_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rmqarq.message import Message
     from rmqarq.outcome import Reason
     from rmqarq.settings import Settings
@@ -70,6 +71,8 @@ class Settler:
         formats: How the messages of each queue are sent on.
         settings: The worker's.
         stats: The counters to raise.
+        roster: The jobs under way.
+        clock: Gives the time.
 
     Attributes:
         roster: Remembers what is done.
@@ -86,10 +89,12 @@ class Settler:
         settings: Settings,
         stats: Stats,
         roster: Roster,
+        clock: Callable[[], float],
     ) -> None:
         self._transport = transport
         self._formats = formats
         self._settings = settings
+        self._clock = clock
         self._stats = stats
         self._names = Names(settings.prefix)
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
@@ -232,7 +237,7 @@ class Settler:
             )
 
     async def _retry(self, run: Run, decoded: Decoded, outcome: Retried) -> None:
-        message = next_attempt(decoded.message, outcome.delay, time.time())
+        message = next_attempt(decoded.message, outcome.delay, self._clock())
         delivery = run.delivery
         headers = history_of(delivery).headers() if came_back(delivery) else {}
         try:
@@ -317,7 +322,7 @@ class Settler:
         self, run: Run, message: Message | None, outcome: DeadLettered
     ) -> dict[str, Header]:
         """Write down why a job is dead, readable without its body."""
-        now = int(time.time() * 1000)
+        now = int(self._clock() * 1000)
         headers: dict[str, Header] = {
             "x-rmqarq-reason": outcome.reason,
             "x-rmqarq-queue": run.delivery.home,
