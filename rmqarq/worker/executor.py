@@ -130,7 +130,7 @@ class Executor:
         error: BaseException,
     ) -> Outcome:
         """Decide after an exception, whichever: a task may not end the worker."""
-        signal = _signal_in(error)
+        signal = signal_in(error)
         if signal is None and run.interrupted is not None:
             # its clean-up failed after our cancellation: that is not its own failure
             return self.interrupted(run, task, message)
@@ -191,7 +191,7 @@ class Executor:
         return Retried(backoff.delay(message.job_try), failure)
 
 
-def _signal_in(error: BaseException) -> JobSignal | None:
+def signal_in(error: BaseException) -> JobSignal | None:
     """Find a `Retry` or `Reject`, alone in the group that a TaskGroup made of it."""
     while isinstance(error, BaseExceptionGroup):
         inside = cast("BaseExceptionGroup[BaseException]", error).exceptions
