@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from rmqarq import letters
 from rmqarq.errors import DecodeError
+from rmqarq.message import Message
 from rmqarq.testing.sightings import Dead, Delayed, Enqueued, moment
 from rmqarq.wire.codec import UNREADABLE, Codec, typed_decoder
 from rmqarq.worker.formats import Formats
@@ -86,6 +89,13 @@ class Reader:
             headers=dict(message.headers),
         )
 
+    def message(self, lying: Lying, decoded: Decoded) -> Message:
+        """Give a message with its arguments as the function gets them."""
+        args, kwargs = self._arguments(lying.home, decoded)
+        fields: dict[str, Any] = msgspec.structs.asdict(decoded.message)
+        fields.update(args=args, kwargs=kwargs)
+        return Message(**fields)
+
     def delayed(self, lying: Lying) -> Delayed:
         """Tell what waits."""
         args, kwargs, message = self._read(lying)
@@ -140,8 +150,8 @@ class Reader:
             return (bytes(message.args),), {}
         try:
             plain = typed_decoder(decoded.serializer, Any)
-            args = plain.decode(message.args) if message.args else ()
-            kwargs = plain.decode(message.kwargs) if message.kwargs else {}
+            args: Any = plain.decode(message.args) if message.args else ()
+            kwargs: Any = plain.decode(message.kwargs) if message.kwargs else {}
+            return tuple(args), dict(kwargs)
         except UNREADABLE:
             return (bytes(message.args),), {}
-        return tuple(args), dict(kwargs)

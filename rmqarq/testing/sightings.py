@@ -128,12 +128,13 @@ def moment(seconds: float) -> datetime:
 
 def written(task: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Write a call down, shortened."""
-    shown = [repr(_inside(each)) for each in args]
+    shown = [repr(body_of(each)) for each in args]
     shown += [f"{name}={value!r}" for name, value in kwargs.items()]
     text = ", ".join(shown)
     return f"{task}({text if len(text) <= LONGEST else text[:LONGEST] + '…'})"
 
 
-def _inside(value: object) -> object:
+def body_of(value: Any) -> Any:
     """Give the body of a foreign message, without all that came along."""
-    return value.body if isinstance(value, Incoming) else value
+    found: Any = value
+    return found.body if isinstance(value, Incoming) else found

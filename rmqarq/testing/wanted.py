@@ -6,9 +6,8 @@ import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rmqarq.errors import DecodeError, EncodeError
-from rmqarq.incoming import Incoming
 from rmqarq.task import Task
-from rmqarq.testing.sightings import Sighting, written
+from rmqarq.testing.sightings import Sighting, body_of, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +71,7 @@ class Wanted:
             return False
         if self._any:
             return True
-        found = self._named(tuple(map(_body, seen.args)), seen.kwargs)
+        found = self._named(tuple(map(body_of, seen.args)), seen.kwargs)
         if found == self._named(self._args, self._kwargs):
             return True
         arrived = self._arrived()
@@ -104,10 +103,6 @@ class Wanted:
             return signature.decode(self._serializer, *raw)
         except (EncodeError, DecodeError):
             return None
-
-
-def _body(value: Any) -> Any:
-    return value.body if isinstance(value, Incoming) else value
 
 
 def _listed(verb: str, seen: Sequence[Sighting]) -> str:

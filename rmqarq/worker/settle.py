@@ -10,11 +10,12 @@ import asyncio
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from rmqarq.errors import EncodeError, Phrase, RmqarqError
+from rmqarq.message import Message
 from rmqarq.outcome import (
     Aborted,
     Crashed,
@@ -37,7 +38,6 @@ from rmqarq.worker.history import MOST_CRASHES, came_back, history_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rmqarq.message import Message
     from rmqarq.outcome import Reason
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from rmqarq.worker.history import Detour
     from rmqarq.worker.metrics import Fate, Metrics
     from rmqarq.worker.roster import Roster, Run
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 log = logging.getLogger(__name__)
 
@@ -348,7 +350,7 @@ def _attempts(message: Message | None, outcome: DeadLettered) -> int:
     return message.job_try - (outcome.reason in TURNED_AWAY)
 
 
-def next_attempt(message: Message, delay: float, now: float) -> Message:
+def next_attempt(message: MessageT, delay: float, now: float) -> MessageT:
     """Make the message of the next attempt; its day of expiry stays where it was."""
     eta = now + delay
     expires = message.expires

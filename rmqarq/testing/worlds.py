@@ -30,7 +30,7 @@ def world(
     raises: bool = True,
     limit: int = 1000,
 ) -> World:
-    """Make a world for tests of an App: `async with world(app) as w`.
+    """Make a world for tests of an App, to be entered with `async with`.
 
     Inside, the App is connected to a broker in this process, a worker of it is there,
     and time stands still until `advance`. No port is opened and nothing is slept for.
@@ -192,7 +192,7 @@ class World:
         return found[0]
 
     def assert_not_enqueued(self, task: Named, /, *args: Any, **kwargs: Any) -> None:
-        """Assert that a call was not enqueued; without arguments no call of the task."""
+        """Assert that a call was not enqueued; without arguments any of the task."""
         __tracebackhide__ = True
         wanted = self._wanted(task, args, kwargs)
         found = wanted.among(self.enqueued)
