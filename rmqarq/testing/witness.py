@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rmqarq.middleware import Middleware
@@ -97,7 +98,7 @@ def surfacing(
     if signal_in(error) is not None:
         return None
     if isinstance(error, Exception):
-        return error
+        return error.with_traceback(_of_the_task(error.__traceback__))
     failure = outcome.failure
     if isinstance(error, asyncio.CancelledError) and failure is not None:
         shown: Exception = TimeoutError(f"{ctx.task}: {failure.message}")
@@ -105,3 +106,15 @@ def surfacing(
         shown = RuntimeError(f"{ctx.task} ended with {error!r}")
     shown.__cause__ = error
     return shown
+
+
+def _of_the_task(whole: TracebackType | None) -> TracebackType | None:
+    """Leave out how the worker came to call the function, unless that is all."""
+    inner = whole
+    while inner is not None and _is_ours(inner):
+        inner = inner.tb_next
+    return inner or whole
+
+
+def _is_ours(step: TracebackType) -> bool:
+    return str(step.tb_frame.f_globals.get("__name__", "")).startswith("rmqarq.")

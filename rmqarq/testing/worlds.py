@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rmqarq.testing.foreign import content_header, payload
 from rmqarq.testing.sightings import Dead, Delayed, Done, Enqueued, moment
 from rmqarq.testing.stage import Stage
-from rmqarq.testing.wanted import Wanted
+from rmqarq.testing.wanted import SightingT, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self, TypeAlias
 
@@ -186,17 +186,15 @@ class World:
             The first such job, with its time and queue.
         """
         __tracebackhide__ = True
-        wanted = self._wanted(task, args, kwargs)
-        found = wanted.among(self._stage.enqueued)
-        assert found, wanted.missing("enqueued", self.enqueued)
-        return found[0]
+        return _first(self._wanted(task, args, kwargs), "enqueued", self.enqueued)
 
     def assert_not_enqueued(self, task: Named, /, *args: Any, **kwargs: Any) -> None:
         """Assert that a call was not enqueued; without arguments any of the task."""
         __tracebackhide__ = True
         wanted = self._wanted(task, args, kwargs)
         found = wanted.among(self.enqueued)
-        assert not found, wanted.unwanted("enqueued", found)
+        if found:
+            raise AssertionError(wanted.unwanted("enqueued", found))
 
     def assert_ran(self, task: Named, /, *args: Any, **kwargs: Any) -> Done:
         """Assert that a call was run, however it ended.
@@ -205,10 +203,7 @@ class World:
             Its first run.
         """
         __tracebackhide__ = True
-        wanted = self._wanted(task, args, kwargs)
-        found = wanted.among(self._stage.witness.done)
-        assert found, wanted.missing("run", self._stage.witness.done)
-        return found[0]
+        return _first(self._wanted(task, args, kwargs), "run", self.done)
 
     def assert_dead(self, task: Named, /, *args: Any, **kwargs: Any) -> Dead:
         """Assert that there is a dead letter of a call.
@@ -217,11 +212,7 @@ class World:
             The first one.
         """
         __tracebackhide__ = True
-        wanted = self._wanted(task, args, kwargs)
-        dead = self.dead
-        found = wanted.among(dead)
-        assert found, wanted.missing("dead-lettered", dead)
-        return found[0]
+        return _first(self._wanted(task, args, kwargs), "dead-lettered", self.dead)
 
     # --- its beginning and its end ---
 
@@ -269,3 +260,12 @@ class World:
         name = task if isinstance(task, str) else task.name
         known = next((each for each in self._app.registry if each.name == name), None)
         return Wanted(known, name, args, kwargs, self._app.settings.serializer)
+
+
+def _first(wanted: Wanted, verb: str, seen: Sequence[SightingT]) -> SightingT:
+    """Give the first that is wanted, or say what was there instead."""
+    __tracebackhide__ = True
+    found = wanted.among(seen)
+    if not found:  # an assert would show its own words beside ours
+        raise AssertionError(wanted.missing(verb, seen))
+    return found[0]
