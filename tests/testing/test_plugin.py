@@ -54,7 +54,7 @@ ASYNCIO = ("-p", "asyncio", "-o", "asyncio_default_fixture_loop_scope=function")
 def run(
     directory: Path, text: str, options: Sequence[str] = ()
 ) -> tuple[str, dict[str, Any]]:
-    """Run a test file with our plugin and these; give what is said, and what is seen."""
+    """Run a test file with our plugin; give what is said, and what is seen."""
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return run_with(directory, text, ["-p", "rmqarq", *options], alone)
 
