@@ -26,6 +26,7 @@ from rmqarq import (
 )
 from rmqarq.devbroker import Broker
 from rmqarq.testing import world
+from tests.testing.users import test_mail
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -123,10 +124,20 @@ async def test_a_job_is_due_exactly_at_its_time(jobs: Jobs, delay: float) -> Non
         assert jobs.ran == ["x"]
 
 
+async def test_a_job_is_due_exactly_at_its_time_after_many_steps(jobs: Jobs) -> None:
+    async with world(jobs.app) as w:
+        for number in range(1, 150):  # sums of such floats are not exact
+            await jobs.note.defer(number * 0.7, number)
+            await w.advance(number * 0.7)
+            assert jobs.ran[-1:] == [number]
+
+
 async def test_each_attempt_runs_at_its_time_and_others_in_between(jobs: Jobs) -> None:
-    async with world(jobs.app, raises=False) as w:
+    async with world(jobs.app, now=NEW_YEAR, raises=False) as w:
         start = w.now
         await jobs.fail.enqueue("f")
+        await w.run()
+        assert [each.due for each in w.delayed] == [NEW_YEAR + timedelta(minutes=1)]
         await jobs.note.defer(90, "n")
         await w.advance(hours=1)
         assert jobs.ran == ["f", "f", "n", "f"]
@@ -578,6 +589,19 @@ async def test_an_app_that_does_not_start_is_left_as_it_was(jobs: Jobs) -> None:
         await w.run()
 
 
+async def test_an_app_that_can_not_start_leaves_no_connection(
+    jobs: Jobs, followers: Any
+) -> None:
+    @jobs.app.task
+    async def broken(what: Missing) -> None: ...  # noqa: F821
+
+    others = asyncio.all_tasks()
+    with pytest.raises(ConfigurationError, match="Missing"):
+        async with world(jobs.app):
+            pass
+    assert asyncio.all_tasks() == others
+
+
 async def test_a_test_that_fails_with_jobs_under_way_ends_quickly(jobs: Jobs) -> None:
     @jobs.app.task
     async def hang() -> None:
@@ -648,11 +672,13 @@ async def test_settings_of_the_machine_do_not_matter(settings: dict[str, Any]) -
         w.assert_dead(jobs.fail, "x")
 
 
-async def test_a_suspect_runs_in_this_process(jobs: Jobs) -> None:
-    async with world(jobs.app) as w:
-        await w.publish("mail.suspect", {"task": "note", "args": ["suspect"]})
+async def test_a_suspect_runs_in_this_process() -> None:
+    test_mail.sent.clear()
+    async with world(test_mail.app) as w:  # which a process of its own could load
+        await w.publish("mail.suspect", {"task": "welcome", "args": ["suspect"]})
         await w.run()
-        assert jobs.ran == ["suspect"]
+        assert test_mail.sent == ["suspect"]
+        assert len(w.done) == 1
 
 
 async def test_tasks_of_an_included_app_belong_to_the_world(jobs: Jobs) -> None:
