@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -23,19 +22,25 @@ from rmqarq.errors import ConfigurationError, ConnectionFailed
 from rmqarq.handler import HandlerDecorator
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
-from rmqarq.middleware import Hooks, Middleware, enqueue_chain, wraps_enqueue
-from rmqarq.outbox import Order, Outbox, partly
+from rmqarq.middleware import Hooks, Middleware
 from rmqarq.policy import Policy
 from rmqarq.registry import Registry
+from rmqarq.sending import Sending
 from rmqarq.settings import Settings, SettingsFields, chosen_settings
 from rmqarq.signature import Signature
 from rmqarq.task import Task, TaskDecorator
-from rmqarq.transports import Transports
+from rmqarq.transports import Surroundings, Transports
 from rmqarq.url import parse_urls
 from rmqarq.wire.topology import check_name, check_names
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Generator,
+        Sequence,
+    )
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -68,6 +73,7 @@ class App(Generic[StateT]):
         settings: What applies.
         registry: The registered functions.
         hooks: The functions that watch.
+        clock: Gives the time, in seconds since the epoch.
         state: What the lifespan or the hooks of a running worker made, else `None`.
 
     Example:
@@ -93,10 +99,9 @@ class App(Generic[StateT]):
         self.registry = Registry()
         self.task = TaskDecorator(self._register, self)
         self._own_queue = "queue" in settings or isinstance(url, Settings)
-        self.middleware = tuple(middleware)
-        self._wrapping = wraps_enqueue(self.middleware)
+        self.middleware: tuple[Middleware, ...] = tuple(middleware)
         self.state: StateT | None = None
-        self._priorities_mentioned = False
+        self._surroundings = Surroundings()
         self._apply()
 
     @property
@@ -128,6 +133,34 @@ class App(Generic[StateT]):
             raise ConfigurationError("an App can't be configured while it is in use")
         self.settings = settings
         self._apply()
+
+    @contextmanager
+    def elsewhere(
+        self,
+        surroundings: Surroundings,
+        settings: Settings,
+        middleware: Sequence[Middleware],
+    ) -> Generator[None]:
+        """Live elsewhere for a while, as `rmqarq.testing` wants it.
+
+        Raises:
+            ConfigurationError: The App is connected, or elsewhere already.
+        """
+        if self._transports.connected or self._surroundings != Surroundings():
+            raise ConfigurationError(
+                "an App can't enter a world of tests while it is connected, or in"
+                " another one; close it first: await app.close()"
+            )
+        home = self.settings, self.middleware
+        self._surroundings, self.settings = surroundings, settings
+        self.middleware = tuple(middleware)
+        try:
+            self._apply()
+            yield
+        finally:
+            self._surroundings = Surroundings()
+            self.settings, self.middleware = home
+            self._apply()
 
     def consume(
         self, queue: str, /, **options: Unpack[ConsumeOptions]
@@ -204,18 +237,7 @@ class App(Generic[StateT]):
             TransportError: The broker did not store it before `publish_deadline`.
             ConfigurationError: The broker refuses us, or what we declare.
         """
-        order = self._outbox.order(spec, self._queue_for(spec))
-        if spec.options.priority:
-            await self._mention_priorities()
-        if self._wrapping:
-
-            async def send(message: Message) -> None:
-                await self._publish(message, order)
-
-            await enqueue_chain(self._wrapping, send)(order.message)
-        else:
-            await self._publish(order.message, order)
-        return Job(order.message.id, spec.task, order.queue)
+        return await self._sending.one(spec, self._queue_for(spec))
 
     async def enqueue_many(self, jobs: Sequence[JobSpec[R]], /) -> list[Job[R]]:
         """Send many calls at once, deferred ones mixed in.
@@ -236,20 +258,7 @@ class App(Generic[StateT]):
         Example:
             >>> await app.enqueue_many([add.job(i, 1) for i in range(1000)])
         """
-        orders = [self._outbox.order(spec, self._queue_for(spec)) for spec in jobs]
-        if any(spec.options.priority for spec in jobs):
-            await self._mention_priorities()
-        positions, publications = await self._outbox.publications(
-            orders, self._wrapping
-        )
-        handles: list[Job[R]] = [
-            Job(order.message.id, order.message.task, order.queue) for order in orders
-        ]
-        errors = await self.transport.publish_many(publications, self._patience)
-        if errors:
-            failed = {positions[at]: error for at, error in errors.items()}
-            raise partly(handles, failed)
-        return handles
+        return await self._sending.many(jobs, [*map(self._queue_for, jobs)])
 
     def local_context(self, task: str) -> Context[Any]:
         """Make a context for a task that is called right here."""
@@ -259,7 +268,8 @@ class App(Generic[StateT]):
                 " worker; call its fn with a Context of your own",
                 task=task,
             )
-        message = Message(id=new_job_id(), task=task, enqueued_at=time.time())
+        now = self.clock()
+        message = Message(id=new_job_id(now), task=task, enqueued_at=now)
         state: Any = State() if self.state is None else self.state
         return Context(
             message, state, self.registry.queue_named(task, self.settings.queue)
@@ -358,9 +368,13 @@ class App(Generic[StateT]):
     def _apply(self) -> None:
         parse_urls(self.settings.url)
         check_names(self.settings)
-        self._outbox = Outbox(self.settings)
         self.registry.check_usual(self.settings.queue)
-        self._transports = Transports(self.settings, self.registry.handlers)
+        around, handlers = self._surroundings, self.registry.handlers
+        self.clock = around.clock
+        self._transports = Transports(self.settings, handlers, around.connect)
+        self._sending = Sending(
+            self.settings, self.middleware, self._transports, around
+        )
         self._patience = self.settings.publish_deadline
 
     def _register(self, task: Task[..., Any]) -> None:
@@ -376,22 +390,3 @@ class App(Generic[StateT]):
     def _queue_for(self, spec: JobSpec[Any]) -> str:
         usual = self.settings.queue
         return self.registry.queue_for(spec.task, spec.options.queue, usual)
-
-    async def _mention_priorities(self) -> None:
-        """Say once that quorum queues before RabbitMQ 4.0 are first in, first out."""
-        if self._priorities_mentioned or self.settings.queue_type != "quorum":
-            return
-        self._priorities_mentioned = True
-        deadline = asyncio.get_running_loop().time() + self._patience
-        version = await self.transport.server_version(deadline)
-        if version < (4, 0):
-            log.warning(
-                "priorities have no effect: quorum queues of RabbitMQ %(version)s are"
-                " first in, first out; use queue_type='classic' with max_priority",
-                {"version": ".".join(map(str, version))},
-            )
-
-    async def _publish(self, message: Message, order: Order) -> None:
-        publication = self._outbox.publication(message, order)
-        deadline = asyncio.get_running_loop().time() + self._patience
-        await self.transport.publish(publication, deadline)

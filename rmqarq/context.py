@@ -24,6 +24,9 @@ else:  # the default of a type variable is only needed by type checkers
     StateT = TypeVar("StateT")
 
 
+_NOTHING: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+
 class Context(Generic[StateT]):
     """The job a function runs for, and the state of its worker.
 
@@ -36,14 +39,17 @@ class Context(Generic[StateT]):
         redelivered: True when the broker had delivered the job before; an earlier
             run may have been cut short.
         outcome: How the run ended; `None` until it has. Hooks of the job's end read it.
+        arguments: What the function is called with, by position and by name, the
+            context apart. Hooks and middleware may look at them.
     """
 
-    __slots__ = ("_message", "outcome", "queue", "redelivered", "state")
+    __slots__ = ("_message", "arguments", "outcome", "queue", "redelivered", "state")
 
     state: StateT
     queue: str
     redelivered: bool
     outcome: Outcome | None
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __init__(
         self, message: Message, state: StateT, queue: str, redelivered: bool = False
@@ -53,6 +59,7 @@ class Context(Generic[StateT]):
         self.queue = queue
         self.redelivered = redelivered
         self.outcome = None
+        self.arguments = _NOTHING
 
     @property
     def job_id(self) -> str:

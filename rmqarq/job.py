@@ -37,9 +37,13 @@ def _reseed() -> None:
 os.register_at_fork(after_in_child=_reseed)
 
 
-def new_job_id() -> str:
-    """Make a UUIDv7 (RFC 9562): unique, and sorted by the time it was made."""
-    ms = time.time_ns() // 1_000_000
+def new_job_id(now: float | None = None) -> str:
+    """Make a UUIDv7 (RFC 9562): unique, and sorted by the time it was made.
+
+    Args:
+        now: That time in seconds since the epoch; read from the system if not given.
+    """
+    ms = int((time.time() if now is None else now) * 1000)
     chance = _source.getrandbits(74)
     number = ms << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & _LOW
     text = f"{number:032x}"

@@ -23,7 +23,7 @@ from rmqarq.wire.relay import OURS
 
 if TYPE_CHECKING:
     from rmqarq.wire.codec import Codec, Serializer
-    from rmqarq.wire.consumer import Delivery
+    from rmqarq.wire.origin import Arrival
     from rmqarq.wire.properties import Header
 
 MOST_GENERATIONS = 2**31
@@ -145,7 +145,7 @@ def _matches(patterns: tuple[str, ...], text: str) -> bool:
     )
 
 
-def read(delivery: Delivery, codec: Codec, home: str | None) -> DeadLetter:
+def read(delivery: Arrival, codec: Codec, home: str | None) -> DeadLetter:
     """Tell what a message says, whatever it is.
 
     Args:
@@ -180,7 +180,7 @@ def read(delivery: Delivery, codec: Codec, home: str | None) -> DeadLetter:
     )
 
 
-def open_up(delivery: Delivery, codec: Codec) -> Contents:
+def open_up(delivery: Arrival, codec: Codec) -> Contents:
     """Tell what the body of a message says, or why it can't be read."""
     try:
         if is_foreign(delivery):
@@ -201,7 +201,7 @@ def open_up(delivery: Delivery, codec: Codec) -> Contents:
     )
 
 
-def revived(delivery: Delivery, codec: Codec) -> Post:
+def revived(delivery: Arrival, codec: Codec) -> Post:
     """Make the message with which a dead job begins anew.
 
     It keeps its id, arguments and headers. Its tries, its suspicions and its time
@@ -235,7 +235,7 @@ def revived(delivery: Delivery, codec: Codec) -> Post:
     )
 
 
-def unchanged(delivery: Delivery) -> Post:
+def unchanged(delivery: Arrival) -> Post:
     """Make a message of the same bytes, as it was before it met the broker's hands.
 
     What workers count stays in its headers, such as how often it came back.
@@ -266,12 +266,12 @@ def unchanged(delivery: Delivery) -> Post:
     )
 
 
-def is_foreign(delivery: Delivery) -> bool:
+def is_foreign(delivery: Arrival) -> bool:
     """Tell whether it is a message of another producer that was consumed here."""
     return _text(_properties(delivery).headers, TASK) is not None
 
 
-def _foreign_contents(delivery: Delivery, codec: Codec) -> Contents:
+def _foreign_contents(delivery: Arrival, codec: Codec) -> Contents:
     source = source_of(delivery)
     message = message_of(source, "", Raw(b""), new_job_id)
     found = source.properties
@@ -287,7 +287,7 @@ def _foreign_contents(delivery: Delivery, codec: Codec) -> Contents:
     )
 
 
-def _revived_foreign(delivery: Delivery) -> Post:
+def _revived_foreign(delivery: Arrival) -> Post:
     source = source_of(delivery)
     task = _text(source.properties.headers, TASK) or ""
     message = message_of(source, task, Raw(b""), new_job_id)
@@ -301,7 +301,7 @@ def _revived_foreign(delivery: Delivery) -> Post:
     return _forward(delivery, source.bookkeeping(anew))
 
 
-def _forward(delivery: Delivery, headers: Mapping[str, Header]) -> Forward:
+def _forward(delivery: Arrival, headers: Mapping[str, Header]) -> Forward:
     return Forward(
         task=str(headers.get(TASK, "")),
         job_id=str(headers.get(ID, "")),
@@ -312,7 +312,7 @@ def _forward(delivery: Delivery, headers: Mapping[str, Header]) -> Forward:
 
 
 def _named_in_body(
-    delivery: Delivery, codec: Codec, task: str, job_id: str
+    delivery: Arrival, codec: Codec, task: str, job_id: str
 ) -> tuple[str, str]:
     try:
         message = codec.decode(delivery.properties, delivery.body).message
@@ -334,7 +334,7 @@ def _plain(serializer: Serializer, raw: Raw, nothing: Any) -> Any:
         ) from error
 
 
-def _properties(delivery: Delivery) -> Properties:
+def _properties(delivery: Arrival) -> Properties:
     try:
         return properties_of(delivery.properties)
     except PropertyError:

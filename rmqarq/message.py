@@ -64,5 +64,7 @@ class Message(
         """Tell whether its time to run is over at `now` (seconds since the epoch)."""
         if self.expires is None:
             return False
+        if self.expires == 0 and self.job_try > 1:
+            return True  # it was over before this attempt
         start = self.enqueued_at if self.eta is None else self.eta
         return now > start + self.expires

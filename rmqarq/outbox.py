@@ -18,7 +18,7 @@ from rmqarq.wire.properties import PropertyError
 from rmqarq.wire.publication import Letter, Publication, delayed, immediate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rmqarq.errors import RmqarqError
     from rmqarq.job import Job, JobSpec
@@ -37,9 +37,17 @@ class Order(NamedTuple):
 
 
 class Outbox:
-    """Turns calls into publications, as the settings say."""
+    """Turns calls into publications.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Say how.
+        clock: Gives the time.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
         self._serializer: Serializer = settings.serializer
         self._validate = settings.validate
         self._codec = Codec(settings)
@@ -53,10 +61,10 @@ class Outbox:
             ValueError: Its time is not finite.
         """
         options = spec.options
-        now = time.time()
+        now = self._clock()
         delay = 0.0 if spec.when is None else seconds_until(spec.when, now)
         message = Message(
-            id=options.job_id or new_job_id(),
+            id=options.job_id or new_job_id(now),
             task=spec.task,
             args=spec.args,
             kwargs=spec.kwargs,
@@ -91,6 +99,7 @@ class Outbox:
             content_type=content_type,
             content_encoding=content_encoding,
             priority=options.priority,
+            timestamp=int(message.enqueued_at),
         )
         try:
             if order.delay:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from rmqarq.wire.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
     from rmqarq.settings import Settings
+    from rmqarq.wire.publication import Publication
+
+
+class Surroundings(NamedTuple):
+    """What an App has around it: the world, or one that a test has made.
+
+    Args:
+        clock: Gives the time, in seconds since the epoch.
+        connect: Makes a transport, for settings and the queues of somebody else.
+        note: Called with what was enqueued once the broker has stored it.
+    """
+
+    clock: Callable[[], float] = time.time
+    connect: Callable[[Settings, Container[str]], Transport] = Transport
+    note: Callable[[Publication], None] | None = None
 
 
 class Transports:
@@ -23,9 +39,16 @@ class Transports:
     Args:
         settings: For all of them.
         foreign: Queues of somebody else, which are consumed as they are.
+        connect: Makes one.
     """
 
-    def __init__(self, settings: Settings, foreign: Container[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        foreign: Container[str],
+        connect: Callable[[Settings, Container[str]], Transport],
+    ) -> None:
+        self._connect = connect
         self._settings = settings
         self._foreign = foreign
         self._pid = os.getpid()
@@ -37,6 +60,15 @@ class Transports:
     def in_use(self) -> bool:
         """Whether somebody holds one of them open."""
         return any(transport.users for transport in self._known.values())
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody holds one of them, or has left it, open."""
+        return self.in_use or any(
+            transport.connected
+            for loop, transport in self._known.items()
+            if not loop.is_closed()
+        )
 
     def here(self) -> Transport:
         """Give the transport of the running event loop."""
@@ -53,7 +85,7 @@ class Transports:
         if transport is None:
             for closed in [each for each in self._known if each.is_closed()]:
                 del self._known[closed]
-            transport = self._known[loop] = Transport(self._settings, self._foreign)
+            transport = self._known[loop] = self._connect(self._settings, self._foreign)
         self._last = (loop, transport)
         return transport
 

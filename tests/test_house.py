@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import rmqarq
 import rmqarq.cli
 import rmqarq.devbroker
+import rmqarq.testing
 import rmqarq.worker
 from tests import catalogue
 
@@ -29,6 +31,8 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 FLOORS: dict[str, list[str]] = {
     "words": [
+        "door",
+        "version",
         "when",
         "errors",
         "url",
@@ -81,9 +85,11 @@ FLOORS: dict[str, list[str]] = {
         "body",
         "job",
         "middleware",
+        "priorities",
         "outbox",
         "threads",
         "transports",
+        "sending",
         "policy",
         "function",
         "task",
@@ -172,6 +178,19 @@ FLOORS: dict[str, list[str]] = {
         "devbroker.connection",
         "devbroker.broker",
     ],
+    "testing": [
+        "testing.foreign",
+        "testing.sightings",
+        "testing.reader",
+        "testing.gate",
+        "testing.witness",
+        "testing.wanted",
+        "testing.stage",
+        "testing.worlds",
+        "testing.paper",
+        "testing.harness",
+        "testing.plugin",
+    ],
     "command line": [
         "cli.output",
         "cli.translated",
@@ -196,7 +215,7 @@ FLOORS: dict[str, list[str]] = {
 }
 """A file imports only from the files before it, for type checkers likewise."""
 
-DOORS = {"", "__main__", "wire", "worker", "devbroker", "cli"}
+DOORS = {"", "__main__", "wire", "worker", "devbroker", "testing", "cli"}
 """They hold no code of their own; what they open must stand before who goes through."""
 
 LATE_IMPORTS = {
@@ -204,6 +223,9 @@ LATE_IMPORTS = {
 }
 
 NEWER_THAN_3_11 = {"annotationlib"}
+
+BROUGHT_ALONG = {("testing.plugin", "pytest")}
+"""Who loads the one has the other."""
 
 MAY_IMPORT: dict[str, set[str]] = {
     "aiormq": {
@@ -352,7 +374,9 @@ def test_a_file_imports_only_from_the_files_before_it() -> None:
 def test_a_door_is_only_used_from_above_its_floor() -> None:
     floors = list(FLOORS)
     floor_of = {name: floors.index(floor) for floor in FLOORS for name in FLOORS[floor]}
-    height = {"wire": 1, "worker": 3, "devbroker": 5, "cli": 6, "": 7, "__main__": 8}
+    doors = ("wire", "worker", "devbroker", "testing", "cli", "", "__main__")
+    height = dict(zip(doors, (1, 3, 5, 6, 7, 8, 9), strict=True))
+    height["testing"] = 5  # the plugin of pytest goes through it
     wrong = [
         f"{name}:{node.lineno} goes through {imported}"
         for name, floor in floor_of.items()
@@ -410,6 +434,8 @@ def test_what_is_imported_is_declared() -> None:
         for node in tree.body:  # at run time; what only type checkers see may be more
             for imported, _ in imports(node) if not is_type_checking(node) else ():
                 top = imported.partition(".")[0]
+                if (name, top) in BROUGHT_ALONG:
+                    continue
                 if top not in {*sys.stdlib_module_names, *NEWER_THAN_3_11, "rmqarq"}:
                     assert top in declared, f"{name} imports {top}"
 
@@ -448,26 +474,75 @@ def exported(module: ModuleType) -> list[str]:
 
 @pytest.mark.parametrize(
     "module",
-    [rmqarq, rmqarq.worker, rmqarq.devbroker, rmqarq.cli],
+    [rmqarq, rmqarq.worker, rmqarq.devbroker, rmqarq.testing, rmqarq.cli],
     ids=lambda each: each.__name__,
 )
 def test_all_is_sorted_and_complete(module: ModuleType) -> None:
     names = exported(module)
     assert names == sorted(names)
     assert all(hasattr(module, name) for name in names)
+    assert set(names) <= set(dir(module))
+    assert set(names) == set(imported_by(module))
+
+
+def imported_by(module: ModuleType) -> dict[str, str | None]:
+    """Where a door has its names from, those that only type checkers see included."""
     (tree,) = [modules()[ours(module.__name__) or ""]]
-    bound = {
-        each.asname or each.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module != "importlib.metadata"
+    seen = [
+        *tree.body,
+        *(
+            inner
+            for node in tree.body
+            if isinstance(node, ast.If)
+            for inner in node.body
+        ),
+    ]
+    return {
+        each.asname or each.name: node.module
+        for node in seen
+        if isinstance(node, ast.ImportFrom)
         for each in node.names
+        if not each.asname and each.name != "TYPE_CHECKING"
     }
-    version = {"__version__"} if module is rmqarq else set()
-    assert set(names) == bound | version
 
 
-def test_importing_the_package_is_light() -> None:
-    program = "import sys, rmqarq; print(*sorted(sys.modules))"
+@pytest.mark.parametrize(
+    "module", [rmqarq, rmqarq.testing], ids=lambda each: each.__name__
+)
+def test_a_name_is_loaded_from_where_type_checkers_see_it(module: ModuleType) -> None:
+    homes: dict[str, str] = vars(module)["_HOMES"]
+    assert list(homes) == sorted(homes)
+    assert homes == imported_by(module)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'rmqarq' has no attribute 'Foo'"):
+        getattr(rmqarq, "Foo")  # noqa: B009 - type checkers know that, too
+
+
+def test_what_a_door_gives_can_be_pickled() -> None:
+    for name in rmqarq.__all__:
+        value = getattr(rmqarq, name)
+        assert pickle.loads(pickle.dumps(value)) is value or name == "__version__"
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    program = "import sys, rmqarq, rmqarq.testing; print(*sorted(sys.modules))"
+    shown = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    loaded = set(shown.stdout.split())
+    assert {name for name in loaded if ours(name) is not None} == {
+        "rmqarq",
+        "rmqarq.door",
+        "rmqarq.testing",
+    }
+    heavy = {"asyncio", "importlib.metadata", "msgspec", "aiormq", "pamqp", "anyio"}
+    assert loaded & heavy == set()
+
+
+def test_importing_the_app_is_light() -> None:
+    program = "import sys; from rmqarq import *; print(*sorted(sys.modules))"
     shown = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )

@@ -70,5 +70,11 @@ def test_a_message_expires_after_its_time_not_after_its_enqueueing(
     assert message.expired(last_moment + 0.001)
 
 
+def test_an_attempt_after_the_expiry_has_no_last_moment() -> None:
+    again = Message(enqueued_at=100.0, eta=700.0, expires=0.0, job_try=2)
+    assert again.expired(700.0)
+    assert again.expired(699.9)  # by a clock that is a little behind
+
+
 def test_a_message_without_expiry_never_expires() -> None:
     assert not Message(enqueued_at=1.0).expired(1e12)

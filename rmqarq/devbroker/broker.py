@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rmqarq.devbroker.clock import Clock
 from rmqarq.devbroker.connection import Connection
 from rmqarq.devbroker.host import Host
+from rmqarq.devbroker.message import Message
 from rmqarq.devbroker.realm import Realm
 
 if TYPE_CHECKING:
@@ -126,6 +127,26 @@ class Broker:
             name: Depth(queue.ready, queue.unacked, len(queue.consumers))
             for name, queue in self._realm.hosts[vhost].queues.items()
         }
+
+    def peek(self, queue: str, vhost: str = "/") -> list[Message]:
+        """Look at the messages that wait in a queue, the first to leave it first."""
+        found = self._realm.hosts[vhost].queues.get(queue)
+        return [] if found is None else found.store.peek()
+
+    def put(self, queue: str, header: bytes, body: bytes, vhost: str = "/") -> bool:
+        """Put a message into a queue, as if a client had published it there.
+
+        Args:
+            queue: The queue.
+            header: The payload of its content header frame.
+            body: Its body.
+            vhost: The virtual host.
+
+        Returns:
+            Whether there is such a queue, and it has taken it.
+        """
+        found = self._realm.hosts[vhost].queues.get(queue)
+        return found is not None and found.publish(Message("", queue, header, body))
 
     async def advance(self, seconds: float) -> None:
         """Skip some time: what falls due in it happens now, in order.

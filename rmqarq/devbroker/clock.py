@@ -32,15 +32,20 @@ class Clock:
     Args:
         source: Where it comes from; `None` for a clock that stands still and moves by
             `advance` alone.
+        date: Seconds since 1970 at its beginning. Default: the true ones.
     """
 
-    def __init__(self, source: Callable[[], float] | None = time.monotonic) -> None:
+    def __init__(
+        self,
+        source: Callable[[], float] | None = time.monotonic,
+        date: float | None = None,
+    ) -> None:
         self._source = source
         self._skipped = 0.0
         self._heap: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._alarm: asyncio.TimerHandle | None = None
-        self._born = time.time() - self.now()
+        self._born = (time.time() if date is None else date) - self.now()
 
     def now(self) -> float:
         """Give the time; only differences mean something."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rmqarq.devbroker.message import Entry
+    from rmqarq.devbroker.message import Entry, Message
 
 
 class Store:
@@ -56,6 +56,11 @@ class Store:
     def first(self) -> Entry | None:
         """Look at the first message."""
         return self._first()[0] if self.count else None
+
+    def peek(self) -> list[Message]:
+        """Look at all messages, the first to leave first."""
+        lanes = (self._returned, *reversed(self._lanes))
+        return [entry.message for lane in lanes for entry in lane]
 
     def expired(self, now: float) -> list[Entry]:
         """Remove what has expired at the head of each lane.

@@ -17,6 +17,8 @@ from rmqarq.message import WIRE_VERSION, Message
 from rmqarq.wire import properties
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rmqarq.settings import Settings
     from rmqarq.wire.origin import Origin
 
@@ -83,9 +85,17 @@ class Decoded(NamedTuple):
 
 
 class Codec:
-    """Turns messages into bytes and back, within the limits of `settings`."""
+    """Turns messages into bytes and back.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Set their limits.
+        clock: Gives the time of a message that does not tell its own.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.clock = clock
         self._serializer: Serializer = settings.serializer
         self._max_body = settings.max_body
         self._compression = settings.compression
@@ -155,7 +165,8 @@ class Codec:
                 )
             ours = bool(message.id and message.enqueued_at)
             if not (message.task and ours):
-                message = _completed(message, properties.decode(raw_properties))
+                found = properties.decode(raw_properties)
+                message = _completed(message, found, self.clock)
         except UNREADABLE as error:
             raise DecodeError(
                 "the message can't be read: {problem}", problem=problem_of(error)
@@ -302,7 +313,9 @@ def problem_of(error: Exception) -> str:
     return _QUOTED.sub(r"\1", str(error))
 
 
-def _completed(message: Envelope, found: properties.Properties) -> Envelope:
+def _completed(
+    message: Envelope, found: properties.Properties, clock: Callable[[], float]
+) -> Envelope:
     """Fill what a foreign producer left to the AMQP properties."""
     task = message.task or found.type
     if not task:
@@ -311,5 +324,5 @@ def _completed(message: Envelope, found: properties.Properties) -> Envelope:
         message,
         task=task,
         id=message.id or found.correlation_id or found.message_id or "",
-        enqueued_at=message.enqueued_at or float(found.timestamp or time.time()),
+        enqueued_at=message.enqueued_at or float(found.timestamp or clock()),
     )

@@ -65,7 +65,7 @@ class ForeignCodec:
         media = media_of(found.content_type, found.content_encoding)
         body = self._codec.unpacked(media.packing, arrival.body)
         return Decoded(
-            message_of(source, self._task, Raw(body), self._new_id),
+            message_of(source, self._task, Raw(body), self._new_id, self._codec.clock),
             media.serializer or "json",
             ours=_tells_itself(source),
             origin=source,
@@ -87,7 +87,11 @@ def source_of(arrival: Arrival) -> Origin:
 
 
 def message_of(
-    source: Origin, task: str, body: Raw, new_id: Callable[[], str]
+    source: Origin,
+    task: str,
+    body: Raw,
+    new_id: Callable[[], str],
+    clock: Callable[[], float] = time.time,
 ) -> Envelope:
     """Make the message that a worker deals with.
 
@@ -96,6 +100,7 @@ def message_of(
         task: The name of the function that takes it.
         body: Its payload, unpacked.
         new_id: Makes an id if it has none.
+        clock: Gives its time if it has none.
     """
     found = source.properties
     headers: Mapping[str, Any] = found.headers
@@ -108,7 +113,7 @@ def message_of(
         task=task,
         args=body,
         job_try=origin.number_in(headers, origin.TRY, MOST) or 1,
-        enqueued_at=enqueued_at or float(found.timestamp or time.time()),
+        enqueued_at=enqueued_at or float(found.timestamp or clock()),
         eta=origin.moment_in(headers, origin.ETA),
         generation=origin.number_in(headers, origin.GENERATION, MOST) or 0,
         first_failed_at=origin.moment_in(headers, origin.FIRST_AT),

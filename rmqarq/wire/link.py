@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rmqarq.settings import Settings
     from rmqarq.url import Endpoint
+    from rmqarq.wire.opening import Dial
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +39,20 @@ class Link:
         endpoints: Brokers that serve the same queues, tried in random order.
         settings: For timeouts, heartbeat and TLS.
         role: `publish` or `consume`, for the connection's name.
+        dial: Gives a connected socket; by default one is opened.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], settings: Settings, role: str
+        self,
+        endpoints: Sequence[Endpoint],
+        settings: Settings,
+        role: str,
+        dial: Dial | None = None,
     ) -> None:
         self._endpoints = random.sample(endpoints, len(endpoints))
         self._settings = settings
         self._role = role
+        self._dial = dial
         self._current: Connection | None = None
         self._attempt: asyncio.Task[Connection] | None = None
         self._waiting = 0
@@ -139,7 +146,7 @@ class Link:
             await asyncio.sleep(_pause(tries, loop.time() - began))
 
     async def _try(self, endpoint: Endpoint) -> Connection:
-        connection = await connect(endpoint, self._settings, self._role)
+        connection = await connect(endpoint, self._settings, self._role, self._dial)
         if self.connects:
             log.info("connected again to %(broker)s", {"broker": endpoint})
         self.connects += 1

@@ -19,17 +19,23 @@ from rmqarq.wire.refusal import refusal
 from rmqarq.wire.tap import TapProtocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
+
     from yarl import URL
 
     from rmqarq.settings import Settings
     from rmqarq.url import Endpoint
 
+    Dial: TypeAlias = Callable[[], Awaitable[socket.socket]]
+
 
 class _Factory:
     """Opens the socket for aiormq, with our protocol on it."""
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None, dial: Dial | None) -> None:
         self._context = context
+        self._dial = dial
         self.protocol: TapProtocol | None = None
 
     async def create(
@@ -41,17 +47,30 @@ class _Factory:
         protocol = TapProtocol(loop)
         self.protocol = protocol
         try:
-            transport, _protocol = await loop.create_connection(
-                lambda: protocol, str(url.host), url.port or 0, ssl=self._context
-            )
+            if self._dial is not None:
+                transport, _protocol = await loop.create_connection(
+                    lambda: protocol, sock=await self._dial()
+                )
+            else:
+                transport, _protocol = await loop.create_connection(
+                    lambda: protocol, str(url.host), url.port or 0, ssl=self._context
+                )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         writer = asyncio.StreamWriter(transport, protocol, protocol.reader, loop)
         return protocol.reader, writer
 
 
-async def connect(endpoint: Endpoint, settings: Settings, role: str) -> Connection:
+async def connect(
+    endpoint: Endpoint, settings: Settings, role: str, dial: Dial | None = None
+) -> Connection:
     """Open a connection to one broker.
+
+    Args:
+        endpoint: The broker.
+        settings: For timeouts, heartbeat and TLS.
+        role: For the connection's name.
+        dial: Gives a connected, non-blocking socket; by default one is opened.
 
     Raises:
         AccessRefused: The broker refuses the user or the virtual host.
@@ -60,7 +79,7 @@ async def connect(endpoint: Endpoint, settings: Settings, role: str) -> Connecti
     """
     name = f"rmqarq:{role}:{socket.gethostname()}:{os.getpid()}"
     heartbeat = endpoint.heartbeat or settings.heartbeat
-    factory = _Factory(_tls_context(settings) if endpoint.tls else None)
+    factory = _Factory(_tls_context(settings) if endpoint.tls else None, dial)
     loop = asyncio.get_running_loop()
 
     async def opened() -> aiormq.Connection:

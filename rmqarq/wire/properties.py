@@ -89,7 +89,7 @@ def template(
     """
     start = _start(content_type, content_encoding, headers=bool(headers))
     table = encode_table(headers) if headers else b""
-    rest = bytes((2, priority)) + _encode_short(correlation_id)
+    rest = bytes((2, priority)) + encode_short(correlation_id)
     return Template(b"".join((start, table, rest)), _TIME.pack(timestamp) + _end(type))
 
 
@@ -103,17 +103,17 @@ def _start(
     texts = b""
     if content_type is not None:
         flags |= CONTENT_TYPE
-        texts += _encode_short(content_type)
+        texts += encode_short(content_type)
     if content_encoding is not None:
         flags |= CONTENT_ENCODING
-        texts += _encode_short(content_encoding)
+        texts += encode_short(content_encoding)
     return _SHORT.pack(flags) + texts
 
 
 @lru_cache(maxsize=1024)
 def _end(task: str) -> bytes:
     """Encode `type` and `app_id`."""
-    return _encode_short(task) + b"\x06rmqarq"
+    return encode_short(task) + b"\x06rmqarq"
 
 
 def encode_table(headers: Mapping[str, Header]) -> bytes:
@@ -125,7 +125,7 @@ def encode_table(headers: Mapping[str, Header]) -> bytes:
     """
     parts: list[bytes] = []
     for name, value in headers.items():
-        encoded_name = _encode_short(name)
+        encoded_name = encode_short(name)
         if len(encoded_name) > 1 + 128:
             msg = f"the header name {name[:40]!r}… is longer than 128 bytes"
             raise PropertyError(msg)
@@ -156,7 +156,12 @@ def _encode_long(text: str) -> bytes:
     return _LONG.pack(len(raw)) + raw
 
 
-def _encode_short(text: str) -> bytes:
+def encode_short(text: str) -> bytes:
+    """Encode a text of up to 255 bytes.
+
+    Raises:
+        PropertyError: It is longer, or no text that UTF-8 can write.
+    """
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:

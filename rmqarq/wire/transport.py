@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from rmqarq.settings import Settings
+    from rmqarq.wire.opening import Dial
     from rmqarq.wire.publication import Publication
 
 CHUNK = 500
@@ -38,22 +39,38 @@ class Transport:
     Args:
         settings: Say where the broker is, and what is declared there.
         foreign: Queues of somebody else, which are consumed as they are.
+        dial: Gives a connected socket; by default one is opened.
 
     Attributes:
         users: How many hold it open.
+        linger: Seconds between the last ack and the end of its channel: quorum queues
+            may lose one that comes just before (rabbitmq-server#10327).
     """
 
-    def __init__(self, settings: Settings, foreign: Container[str] = ()) -> None:
+    linger = 0.2
+
+    def __init__(
+        self,
+        settings: Settings,
+        foreign: Container[str] = (),
+        dial: Dial | None = None,
+    ) -> None:
         endpoints = parse_urls(settings.url)
         self._settings = settings
         self._foreign = foreign
         self._names = Names(settings.prefix)
-        self._publish_link = Link(endpoints, settings, "publish")
-        self._consume_link = Link(endpoints, settings, "consume")
+        self._publish_link = Link(endpoints, settings, "publish", dial)
+        self._consume_link = Link(endpoints, settings, "consume", dial)
         self.users = 0
         self._publishing = 0
         self._declarer = Declarer(settings, foreign)
         self._sender = Sender(self._publish_link, self._declarer)
+
+    @property
+    def connected(self) -> bool:
+        """Whether one of its connections is up."""
+        links = (self._publish_link, self._consume_link)
+        return any(link.current is not None for link in links)
 
     @property
     def reconnects(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -75,17 +74,20 @@ class Dispatcher:
         path: str | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._clock = app.clock
         self._registry = app.registry
         self._settings = settings
         self._state = state
         self._stats = stats
         self._on_enough = on_enough
-        self._formats = Formats(Codec(settings), app.registry.handlers)
+        self._formats = Formats(Codec(settings, app.clock), app.registry.handlers)
         self._executor = Executor(app, settings)
         self._execute: Execute = self._executor.execute
         self._isolation = Isolation(path, settings, self._executor) if path else None
         self._roster = Roster(settings.cancel_grace, self._leave_behind)
-        self.settler = Settler(transport, self._formats, settings, stats, self._roster)
+        self.settler = Settler(
+            transport, self._formats, settings, stats, self._roster, app.clock
+        )
         self.delivered = False
         most = settings.max_jobs or settings.concurrency
         self._concurrency = min(settings.concurrency, most)
@@ -270,7 +272,7 @@ class Dispatcher:
             self._waiting.append(delivery)  # given back when no more are delivered
             return
         if message.eta is not None:
-            await self._wait_out(message.eta - time.time())
+            await self._wait_out(message.eta - self._clock())
         if delivery.suspect and self._isolation is not None:
             apart = await self._isolation.execute(run, task, message)
             await self._settle_apart(run, apart)
@@ -312,7 +314,7 @@ class Dispatcher:
     def _verdict(self, run: Run, task: Runnable | None) -> Verdict | None:
         """Decide what is not to run; what came back too often is looked at first."""
         assert run.decoded is not None, "read before it is judged"
-        message, now = run.decoded.message, time.time()
+        message, now = run.decoded.message, self._clock()
         if run.delivery.suspect:
             self._mention_isolation()
         elif run.delivery.redelivered:

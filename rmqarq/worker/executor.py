@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -49,6 +48,7 @@ class Executor:
     """
 
     def __init__(self, app: App[Any], settings: Settings) -> None:
+        self._clock = app.clock
         self._hooks = app.hooks
         self._chain = run_chain(app.middleware)
         self._settings = settings
@@ -103,7 +103,7 @@ class Executor:
     ) -> Outcome:
         message = decoded.message
         try:
-            args, kwargs = task.decode(decoded)
+            ctx.arguments = args, kwargs = task.decode(decoded)
         except DecodeError as error:
             return DeadLettered("undecodable", failure_of(error))
         if task.takes_context:
@@ -130,7 +130,7 @@ class Executor:
         error: BaseException,
     ) -> Outcome:
         """Decide after an exception, whichever: a task may not end the worker."""
-        signal = _signal_in(error)
+        signal = signal_in(error)
         if signal is None and run.interrupted is not None:
             # its clean-up failed after our cancellation: that is not its own failure
             return self.interrupted(run, task, message)
@@ -184,14 +184,14 @@ class Executor:
             return DeadLettered("retries used up", failure)
         if signal is not None and signal.defer is not None:
             try:
-                return Retried(seconds_until(signal.defer, time.time()), failure)
+                return Retried(seconds_until(signal.defer, self._clock()), failure)
             except (TypeError, ValueError) as error:
                 return DeadLettered("rejected", failure_of(error))
         backoff = task.policy.backoff or self._backoff
         return Retried(backoff.delay(message.job_try), failure)
 
 
-def _signal_in(error: BaseException) -> JobSignal | None:
+def signal_in(error: BaseException) -> JobSignal | None:
     """Find a `Retry` or `Reject`, alone in the group that a TaskGroup made of it."""
     while isinstance(error, BaseExceptionGroup):
         inside = cast("BaseExceptionGroup[BaseException]", error).exceptions

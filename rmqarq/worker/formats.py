@@ -114,6 +114,7 @@ class JobFormat:
             content_encoding=encoded.content_encoding,
             priority=_properties(arrival).priority or 0,
             headers=headers,
+            timestamp=int(self._codec.clock()),
         )
 
 
@@ -127,6 +128,7 @@ class ForeignFormat:
 
     def __init__(self, codec: Codec, handler: Handler[Any, Any]) -> None:
         self._codec = ForeignCodec(codec, handler.name, new_job_id)
+        self._clock = codec.clock
         self._task = handler.name
 
     def decode(self, arrival: Arrival) -> Decoded:
@@ -147,7 +149,9 @@ class ForeignFormat:
                 content_type=None,
                 headers={TASK: self._task, **headers},
             )
-        message = message or message_of(origin, self._task, Raw(b""), new_job_id)
+        message = message or message_of(
+            origin, self._task, Raw(b""), new_job_id, self._clock
+        )
         return Forward(
             task=message.task,
             job_id=message.id,

@@ -23,9 +23,6 @@ log = logging.getLogger(__name__)
 SHORT = 1.0
 LOOK = 30.0
 _TOO_LONG = "delivery acknowledgement on channel"  # RabbitMQ's words for it
-LINGER = 0.2
-"""Quorum queues may lose an ack that comes just before its channel's end
-(rabbitmq-server#10327)."""
 
 
 class Intake:
@@ -93,7 +90,7 @@ class Intake:
     async def close(self) -> None:
         """Let the broker handle all acks, then close the channels."""
         if any(consumer.usable for consumer in self._consumers.values()):
-            await asyncio.sleep(LINGER)
+            await asyncio.sleep(self._transport.linger)
         await self._each(lambda consumer: consumer.close())
 
     async def _each(self, act: Callable[[Consumer], Coroutine[Any, Any, None]]) -> None:

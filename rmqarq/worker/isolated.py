@@ -122,7 +122,7 @@ class Isolated:
         self._app = app
         self._pipe = pipe
         self._state = state
-        self._formats = Formats(Codec(app.settings), app.registry.handlers)
+        self._formats = Formats(Codec(app.settings, app.clock), app.registry.handlers)
         self._executor = Executor(app, app.settings)
         self._orders: asyncio.Queue[Order | Leave] = asyncio.Queue()
         self._run: Execution | None = None

@@ -88,9 +88,16 @@ class Metrics:
     Args:
         tasks: The registered tasks, each with its queue.
         queues: The queues that are consumed.
+        clock: Gives the time.
     """
 
-    def __init__(self, tasks: Mapping[str, str], queues: Collection[str]) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, str],
+        queues: Collection[str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._tasks = tasks
         self._jobs: Counter[tuple[str, str, Fate]] = Counter()
         self._dead: Counter[tuple[str, Reason]] = Counter()
@@ -113,7 +120,7 @@ class Metrics:
         waits = self._waits.get(task)
         if waits is None:
             waits = self._waits[task] = Histogram()
-        waits.observe(max(0.0, time.time() - due))
+        waits.observe(max(0.0, self._clock() - due))
         return time.perf_counter()
 
     def end(self, task: str, began: float) -> None:
@@ -160,7 +167,7 @@ class Metrics:
         queue = run.delivery.home
         self._jobs[task, queue, fate] += 1
         if fate == "succeeded":
-            self._successes[task] = time.time()
+            self._successes[task] = self._clock()
         if reason is not None:
             self._dead[queue, reason] += 1
 

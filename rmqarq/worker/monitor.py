@@ -62,7 +62,7 @@ class Monitor:
             tasks = {name: app.queue_of(task) for name, task in app.tasks.items()}
             handlers = app.registry.handlers.values()
             tasks.update({each.name: each.queue for each in handlers})
-            self._metrics = Metrics(tasks, queues)
+            self._metrics = Metrics(tasks, queues, app.clock)
             self._endpoint = Endpoint(
                 settings.health_host,
                 settings.health_port,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class Execution:
 
     __slots__ = ("abandoned", "cancelled_at", "interrupted", "settling", "task")
 
-    task: asyncio.Task[None]
+    task: asyncio.Task[Any]
 
     def __init__(self) -> None:
         self.interrupted: Interruption | None = None

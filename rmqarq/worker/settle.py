@@ -10,12 +10,12 @@ import asyncio
 import logging
 import os
 import socket
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from rmqarq.errors import EncodeError, Phrase, RmqarqError
+from rmqarq.message import Message
 from rmqarq.outcome import (
     Aborted,
     Crashed,
@@ -36,7 +36,8 @@ from rmqarq.worker.executor import failure_of
 from rmqarq.worker.history import MOST_CRASHES, came_back, history_of
 
 if TYPE_CHECKING:
-    from rmqarq.message import Message
+    from collections.abc import Callable
+
     from rmqarq.outcome import Reason
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from rmqarq.worker.history import Detour
     from rmqarq.worker.metrics import Fate, Metrics
     from rmqarq.worker.roster import Roster, Run
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class Settler:
         formats: How the messages of each queue are sent on.
         settings: The worker's.
         stats: The counters to raise.
+        roster: The jobs under way.
+        clock: Gives the time.
 
     Attributes:
         roster: Remembers what is done.
@@ -86,10 +91,12 @@ class Settler:
         settings: Settings,
         stats: Stats,
         roster: Roster,
+        clock: Callable[[], float],
     ) -> None:
         self._transport = transport
         self._formats = formats
         self._settings = settings
+        self._clock = clock
         self._stats = stats
         self._names = Names(settings.prefix)
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
@@ -232,7 +239,7 @@ class Settler:
             )
 
     async def _retry(self, run: Run, decoded: Decoded, outcome: Retried) -> None:
-        message = next_attempt(decoded.message, outcome.delay, time.time())
+        message = next_attempt(decoded.message, outcome.delay, self._clock())
         delivery = run.delivery
         headers = history_of(delivery).headers() if came_back(delivery) else {}
         try:
@@ -317,7 +324,7 @@ class Settler:
         self, run: Run, message: Message | None, outcome: DeadLettered
     ) -> dict[str, Header]:
         """Write down why a job is dead, readable without its body."""
-        now = int(time.time() * 1000)
+        now = int(self._clock() * 1000)
         headers: dict[str, Header] = {
             "x-rmqarq-reason": outcome.reason,
             "x-rmqarq-queue": run.delivery.home,
@@ -343,7 +350,7 @@ def _attempts(message: Message | None, outcome: DeadLettered) -> int:
     return message.job_try - (outcome.reason in TURNED_AWAY)
 
 
-def next_attempt(message: Message, delay: float, now: float) -> Message:
+def next_attempt(message: MessageT, delay: float, now: float) -> MessageT:
     """Make the message of the next attempt; its day of expiry stays where it was."""
     eta = now + delay
     expires = message.expires

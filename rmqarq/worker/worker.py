@@ -51,7 +51,8 @@ class Worker:
         queues: What to consume; by default the queues of all registered functions.
         path: MODULE:APP, where a process of its own finds the App: jobs that came
             back three times run there. By default it is looked for among the
-            imported modules; if it is nowhere, such jobs run in this process.
+            imported modules; if it is nowhere, or an empty text is given, such jobs
+            run in this process.
 
     Attributes:
         stats: What was done so far.
@@ -221,7 +222,7 @@ class Worker:
             state,
             self.stats,
             lambda: self._request("enough jobs"),
-            self._path or path_of(self.app),
+            path_of(self.app) if self._path is None else self._path,
         )
         intake = Intake(
             transport, self._sources(), dispatcher.take, dispatcher.note_loss

@@ -12,6 +12,7 @@ from tests.docs.pages import DOCS, EXAMPLES
 from tests.docs.programs import WORKER, end, start
 from tests.docs.test_migrating import MIGRATED
 from tests.docs.test_protocol import PRODUCERS
+from tests.docs.test_testing import TESTED
 from tests.frameworks.test_web import KINDS as WEB
 from tests.harness.broker import free_ports
 
@@ -43,7 +44,7 @@ IN_TURN = {
     "dead_letters": ["dead_letters.py", "my_queue_dlq"],
     "doctor": ["-m", "rmqarq", "doctor", "app:app"],
 }
-ELSEWHERE = (*MIGRATED, *PRODUCERS, *WEB)
+ELSEWHERE = (*MIGRATED, *PRODUCERS, *WEB, *TESTED)
 
 
 def run(broker: Broker, *arguments: str) -> subprocess.Popen[str]:

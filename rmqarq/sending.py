@@ -1,0 +1,101 @@
+"""Sends calls through the middleware to the broker, one or many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rmqarq.job import Job
+from rmqarq.middleware import enqueue_chain, wraps_enqueue
+from rmqarq.outbox import Order, Outbox, partly
+from rmqarq.priorities import Priorities
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rmqarq.job import JobSpec
+    from rmqarq.message import Message
+    from rmqarq.middleware import Middleware
+    from rmqarq.settings import Settings
+    from rmqarq.transports import Surroundings, Transports
+
+R = TypeVar("R")
+
+
+class Sending:
+    """What an App enqueues with.
+
+    Args:
+        settings: What applies.
+        middleware: Those of them that wrap enqueueing do.
+        transports: The way to the broker.
+        around: Gives the time, and is told what was stored.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        middleware: Sequence[Middleware],
+        transports: Transports,
+        around: Surroundings,
+    ) -> None:
+        self._outbox = Outbox(settings, around.clock)
+        self._wrapping = wraps_enqueue(middleware)
+        self._transports = transports
+        self._note = around.note
+        self._priorities = Priorities(settings)
+        self._patience = settings.publish_deadline
+
+    async def one(self, spec: JobSpec[R], queue: str) -> Job[R]:
+        """Send one call to a queue; it raises what `App.enqueue` does."""
+        order = self._outbox.order(spec, queue)
+        if spec.options.priority:
+            await self._mention_priorities()
+        if self._wrapping:
+
+            async def send(message: Message) -> None:
+                await self._publish(message, order)
+
+            await enqueue_chain(self._wrapping, send)(order.message)
+        else:
+            await self._publish(order.message, order)
+        return Job(order.message.id, spec.task, order.queue)
+
+    async def many(
+        self, jobs: Sequence[JobSpec[R]], queues: Sequence[str]
+    ) -> list[Job[R]]:
+        """Send calls, each to its queue; it raises what `App.enqueue_many` does."""
+        pairs = zip(jobs, queues, strict=True)
+        orders = [self._outbox.order(spec, queue) for spec, queue in pairs]
+        if any(spec.options.priority for spec in jobs):
+            await self._mention_priorities()
+        positions, publications = await self._outbox.publications(
+            orders, self._wrapping
+        )
+        handles: list[Job[R]] = [
+            Job(order.message.id, order.message.task, order.queue) for order in orders
+        ]
+        transport = self._transports.here()
+        errors = await transport.publish_many(publications, self._patience)
+        if self._note is not None:
+            for at, publication in enumerate(publications):
+                if at not in errors:
+                    self._note(publication)
+        if errors:
+            failed: dict[int, Any] = {
+                positions[at]: error for at, error in errors.items()
+            }
+            raise partly(handles, failed)
+        return handles
+
+    async def _publish(self, message: Message, order: Order) -> None:
+        publication = self._outbox.publication(message, order)
+        await self._transports.here().publish(publication, self._deadline())
+        if self._note is not None:
+            self._note(publication)
+
+    async def _mention_priorities(self) -> None:
+        await self._priorities.mention(self._transports.here(), self._deadline())
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._patience
