@@ -147,11 +147,9 @@ class Channel:
     def settle(self, settlement: Settlement) -> None:
         """Do what a client says about messages that it holds."""
         messages, verdict = settlement
-        by_queue: dict[Queue, list[Unacked]] = {}
-        for unacked in messages.values():
-            by_queue.setdefault(unacked.queue, []).append(unacked)
         limited = 0 < self.limit <= self.taken
-        for queue, found in by_queue.items():
+        for found in _in_turn(messages, verdict):
+            queue = found[0].queue
             self._release(queue, found)
             if verdict == "requeue":
                 queue.requeue([each.entry for each in found], nacked=True)
@@ -164,7 +162,9 @@ class Channel:
     def _release(self, queue: Queue, found: Iterable[Unacked]) -> None:
         for each in found:
             queue.unacked -= 1
-            if each.consumer is not None:
+            if each.consumer is None:
+                queue.gets -= 1
+            else:
                 self.taken -= 1
                 queue.settled(each.consumer)
 
@@ -183,9 +183,36 @@ class Channel:
         queues: dict[Queue, tuple[list[Consumer], list[Entry]]] = {}
         for consumer, queue in consumers.values():
             queues.setdefault(queue, ([], []))[0].append(consumer)
-        for entry, queue, _ in unacked.values():
+        for _, (entry, queue, holder) in sorted(unacked.items(), key=_going_back):
             queues.setdefault(queue, ([], []))[1].append(entry)
             queue.unacked -= 1
+            if holder is None:
+                queue.gets -= 1
+            else:
+                holder.unacked -= 1
         for queue, (gone, entries) in queues.items():
             queue.abandon(gone, entries)
         self.host.replies.pop(self.publishing.reply_name, None)
+
+
+def _in_turn(messages: dict[int, Unacked], verdict: str) -> list[list[Unacked]]:
+    """Divide messages by who holds them, in the order in which queues hear of it.
+
+    As `rabbit_channel:foreach_per_queue/3`: by queue, what was got before what was
+    delivered, by consumer tag.
+    """
+    if len(messages) == 1:
+        return [list(messages.values())]
+    groups: dict[tuple[str, int, bool, int, str, int], list[Unacked]] = {}
+    for tag, each in messages.items():
+        queue, holder = each.queue, each.consumer
+        who = (False, tag, "") if holder is None else (True, 0, holder.tag)
+        alone = tag if verdict == "requeue" and queue.appends_returned else 0
+        groups.setdefault((queue.name, id(queue), *who, alone), []).append(each)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _going_back(item: tuple[int, Unacked]) -> tuple[str, int]:
+    """Tell when a lost client's message goes back: `rabbit_fifo:handle_down/3`."""
+    tag, (_, _, holder) = item
+    return str(tag) if holder is None else holder.tag, tag

@@ -338,7 +338,7 @@ async def a_quorum_queue_counts_deliveries(ch: Channel) -> Any:
         await ch.ready(1)
         found.append(await ch.get())
         await ch.nack(tag)
-    return [found, await ch.ready(0), await ch.get()]
+    return [found, await ch.settles(0, 0), await ch.get()]
 
 
 @scenario
@@ -382,6 +382,6 @@ async def a_quorum_queue_takes_back_many(ch: Channel) -> Any:
     for _ in range(3):
         await ch.get()
     await ch.nack(2, multiple=True)
-    first = await ch.ready(3)
+    first = await ch.settles(3, 1)
     await ch.reject(3, requeue=True)
-    return [first, await ch.ready(4), await ch.get(), await ch.drain()]
+    return [first, await ch.settles(4, 0), await ch.get(), await ch.drain()]

@@ -353,7 +353,7 @@ async def a_quorum_queue_dead_letters_what_came_back_too_often(ch: Channel) -> A
     for tag in (1, 2):
         await ch.get()
         await ch.nack(tag)
-    return [await deaths(ch), await ch.ready(0)]
+    return [await deaths(ch), await ch.settles(0, 0)]
 
 
 @scenario
@@ -373,7 +373,7 @@ async def dead_letters_arrive_at_least_once(ch: Channel) -> Any:
     await ch.put("q", "one", headers={"mine": 1})
     await ch.get()
     await ch.reject(1)
-    return [await deaths(ch), await ch.ready(0)]
+    return [await deaths(ch), await ch.settles(0, 0)]
 
 
 @scenario
