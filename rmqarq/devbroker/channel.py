@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _DELIVER = fields.short(60) + fields.short(60)
 _CANCEL = Method(60, 30)
+YES, NO = b"\x01", b"\x00"
 
 
 class Unacked(NamedTuple):
@@ -88,15 +89,22 @@ class Channel:
         opening = consumer.opening
         if not opening:
             opening = consumer.opening = _DELIVER + fields.shortstr(consumer.tag)
-        again = b"\x01" if entry.redelivered else b"\x00"
+        again = YES if entry.redelivered else NO
         address = entry.message.addressed()
         payload = b"".join((opening, fields.longlong(tag), again, address))
-        self.send_message(payload, entry, queue)
+        # rabbit_fifo_client:transform_msgs/3 counts from the second delivery on
+        self.send_message(payload, entry, counted=queue.policy.quorum and again != NO)
 
-    def send_message(self, payload: bytes, entry: Entry, queue: Queue) -> None:
-        """Send a method with the message that belongs to it."""
+    def send_message(self, payload: bytes, entry: Entry, *, counted: bool) -> None:
+        """Send a method with the message that belongs to it.
+
+        Args:
+            payload: Of the method.
+            entry: The message.
+            counted: Its headers tell how often it came back, as a quorum queue does it.
+        """
         header = entry.message.header
-        if queue.policy.quorum:
+        if counted:
             header = with_delivery_count(header, entry.returns)
         body, size = entry.message.body, self.link.frame_max
         self.link.write(content(self.number, payload, header, body, size))

@@ -149,7 +149,7 @@ def get(channel: Channel, reader: Reader) -> None:
     address, count = entry.message.addressed(), fields.long(queue.ready)
     channel.publishing.flush()
     payload = b"".join((_GET_OK, fields.longlong(tag), again, address, count))
-    channel.send_message(payload, entry, queue)
+    channel.send_message(payload, entry, counted=queue.policy.quorum)
 
 
 # --- what became of them ---

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rmqarq.devbroker.deaths import dead, without_cycles
 from rmqarq.devbroker.exchange import INTERNAL, PREDECLARED, Destination, Exchange
-from rmqarq.devbroker.forwarder import Forwarder
+from rmqarq.devbroker.forwarder import Forwarder, Letter
 from rmqarq.devbroker.refusal import not_found
 
 if TYPE_CHECKING:
@@ -182,22 +182,27 @@ class Host:
         if queue.policy.dead_letter_exchange is None:
             return
         if not queue.policy.at_least_once:
-            self.send_dead(queue, message, reason)
+            self.send_dead(queue, Letter(message, reason))
             return
         forwarder = self._forwarders.get(queue.name)
         if forwarder is None:
             forwarder = self._forwarders[queue.name] = Forwarder(queue, self)
         forwarder.forward(message, reason)
 
-    def send_dead(self, queue: Queue, message: Message, reason: str) -> bool:
+    def send_dead(
+        self, queue: Queue, letter: Letter, publisher: object | None = None
+    ) -> bool:
         """Dead-letter a message; whether all that it was routed to have it."""
         name = queue.policy.dead_letter_exchange
         exchange = self.exchanges.get(name or "")
         if exchange is None:
             return False
         key, date = queue.policy.dead_letter_key, int(self.clock.date())
-        letter, deaths = dead(message, reason, queue.name, exchange.name, key, date)
-        routed = {each.name: each for each in self.route(exchange, letter)}
+        reason = letter.reason
+        sent, deaths = dead(
+            letter.message, reason, queue.name, exchange.name, key, date
+        )
+        routed = {each.name: each for each in self.route(exchange, sent)}
         left = without_cycles(reason, deaths, list(routed))
-        taken = [routed[each].publish(letter) for each in left]
+        taken = [routed[each].publish(sent, publisher) for each in left]
         return bool(taken) and all(taken)

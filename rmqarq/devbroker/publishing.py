@@ -202,7 +202,7 @@ class Publishing:
             self._return(message)
         taken = True
         for queue in queues:
-            taken = queue.publish(message) and taken
+            taken = queue.publish(message, self) and taken
         if self.confirming:
             self._settle(ACK if taken else NACK)
         return taken

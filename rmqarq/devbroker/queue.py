@@ -107,9 +107,14 @@ class Queue:
 
     # --- in ---
 
-    def publish(self, message: Message) -> bool:
-        """Take a message in; `False` if it is rejected."""
-        if self._limited and self._rejects(message):
+    def publish(self, message: Message, publisher: object | None = None) -> bool:
+        """Take a message in; `False` if it is rejected.
+
+        Args:
+            message: To be taken in.
+            publisher: Whose it is; `None` for a dead letter that nobody waits for.
+        """
+        if self._limited and self._rejects(message, publisher):
             return False
         self._place += 1
         entry = Entry(message, self._place, self._expires(message))
@@ -125,6 +130,8 @@ class Queue:
         # a classic queue does not look at its first message without such a reason
         if self._expiring and (dropped or not self._classic or self.store.count == 1):
             self.drop_expired()
+        if self._limited:
+            self.limits.tell()
         return True
 
     def requeue(self, entries: Iterable[Entry], *, nacked: bool) -> None:
@@ -175,6 +182,8 @@ class Queue:
             consumer.receiver.deliver(consumer, store.take())
             if self._expiring:
                 self.drop_expired()
+        if self._limited:
+            self.limits.tell()
 
     def get(self) -> Entry | None:
         """Take out one message."""
@@ -186,6 +195,8 @@ class Queue:
         entry = self.store.take()
         if self._expiring:
             self.drop_expired()
+        if self._limited:
+            self.limits.tell()
         return entry
 
     def discard(self, entries: Iterable[Entry]) -> None:
@@ -198,6 +209,8 @@ class Queue:
         """Remove all ready messages; return how many they were."""
         count = self.store.clear()
         self._set_expiry()
+        if self._limited:
+            self.limits.tell()
         return count
 
     # --- consumers ---
@@ -286,8 +299,8 @@ class Queue:
             dropped = True
         return dropped
 
-    def _rejects(self, message: Message) -> bool:
-        if not self.limits.reject(message):
+    def _rejects(self, message: Message, publisher: object | None) -> bool:
+        if not self.limits.reject(message, publisher):
             return False
         if self.policy.overflow == "reject-publish-dlx":
             self._host.bury(self, message, MAXLEN)
