@@ -52,9 +52,9 @@ class Forwarder:
         self._waiting: deque[Letter] = deque()
         self._timer: Timer | None = None
 
-    def forward(self, message: Message, reason: str) -> None:
+    def forward(self, letter: Letter) -> None:
         """Send a message, now or when it can be."""
-        self._waiting.append(Letter(message, reason))
+        self._waiting.append(letter)
         self._go_on()
 
     def close(self) -> None:

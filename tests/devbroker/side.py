@@ -88,12 +88,12 @@ class Side:
 
     async def close(self) -> None:
         """Close the channels and delete what was made."""
-        for client in self.clients:
-            await client.raw.call(C.Close(200, "done", 0, 0))
-        for queue in self.queues:
-            await self._peek.call(Q.Delete(queue=self.name(queue)))
-        for exchange in self.exchanges:
-            await self._peek.call(X.Delete(exchange=self.name(exchange)))
+        channels = [client.raw for client in self.clients]
+        await asyncio.gather(
+            *(each.call(C.Close(200, "done", 0, 0)) for each in channels),
+            *(self._peek.call(Q.Delete(queue=self.name(q))) for q in self.queues),
+            *(self._peek.call(X.Delete(exchange=self.name(x))) for x in self.exchanges),
+        )
         await self._peek.call(C.Close(200, "done", 0, 0))
 
     async def _client(self) -> Client:
@@ -137,10 +137,12 @@ class Side:
             for key, each in given.items()
         }
         quorum = given.get("x-queue-type") == "quorum"
-        self.queues.add(name)
         flags = False, quorum, False, False, False
         found = await self.call(0, Q.Declare(0, self.name(name), *flags, arguments))
-        return found if isinstance(found, list) else found.message_count
+        if isinstance(found, list):
+            return found
+        self.queues.add(name)
+        return found.message_count
 
     async def declare_exchange(self, name: str, kind: str, other: str | None) -> Any:
         """Declare an exchange, with an alternate exchange or not."""
@@ -260,6 +262,7 @@ class Side:
 
     async def delete(self, queue: str) -> Any:
         """Delete a queue; how many messages were ready in it."""
+        self.queues.discard(queue)
         found = await self.call(0, Q.Delete(0, self.name(queue)))
         return found if isinstance(found, list) else found.message_count
 
@@ -276,7 +279,9 @@ class Side:
 
     async def shown(self) -> Any:
         """All that can be seen: counts, deliveries by consumer, cancels."""
-        counts = {name: await self._counts(name) for name in sorted(self.queues)}
+        names = sorted(self.queues)
+        found = await asyncio.gather(*map(self._counts, names))
+        counts = dict(zip(names, found, strict=True))
         delivered: dict[str, list[Any]] = {}
         cancelled: list[str] = []
         for client in self.clients:
@@ -290,12 +295,9 @@ class Side:
         closed = [client.raw.closed for client in self.clients]
         return counts, delivered, sorted(cancelled), [str(each) for each in closed]
 
-    async def _counts(self, queue: str) -> list[int] | int:
-        try:
-            found = await self._peek.call(Q.Declare(0, self.name(queue), passive=True))
-        except Closed as closed:
-            self._peek = await self.connection.channel()
-            return closed.code
+    async def _counts(self, queue: str) -> list[int]:
+        call = Q.Declare(0, self.name(queue), passive=True)
+        found = await self._peek.call(call)
         return [found.message_count, found.consumer_count]
 
 
