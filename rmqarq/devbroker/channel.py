@@ -54,6 +54,7 @@ class Channel:
         self.host = host
         self.publishing = Publishing(number, link, host)
         self.closing = False  # a refusal was sent, and the client did not answer yet
+        self.closed = False
         self.last_declared = ""
         self.prefetch = 0  # of consumers to come
         self.limit = 0  # of all consumers together
@@ -73,7 +74,7 @@ class Channel:
 
     def ready_for(self, consumer: Consumer) -> bool:
         """Whether the channel as a whole may get one more."""
-        if not self.link.writable:
+        if self.closed or not self.link.writable:
             return False
         return consumer.no_ack or not self.limit or self.taken < self.limit
 
@@ -184,6 +185,8 @@ class Channel:
 
     def close(self) -> None:
         """Give back everything: the channel is gone."""
+        # what it held may die, and come to a queue that it consumes
+        self.closed = True
         consumers, self.consumers = self.consumers, {}
         unacked, self.unacked = self.unacked, {}
         for settlement in self.settlements:

@@ -454,3 +454,16 @@ async def a_full_quorum_queue_takes_dead_letters_in(ch: Channel) -> Any:
         await ch.get()
         await ch.reject(tag)
     return [await ch.ready(4, "dead"), await ch.put("dead", "no"), await ch.counts()]
+
+
+@scenario
+async def who_is_gone_gets_no_dead_letters(ch: Channel) -> Any:
+    await ch.queue("dead")
+    await ch.queue(delivery_limit=0, **QUORUM, **DEAD)
+    other = await ch.another()
+    await other.consume("dead", "d")
+    await other.consume("q", "c")
+    await ch.put("q", "1")
+    await other.delivered(1)
+    await other.leave()
+    return [await deaths(ch), await ch.settles(0, 0)]
