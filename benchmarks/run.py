@@ -62,20 +62,20 @@ class Bench:
             self._python(*module.HELP, "--help")
             return {"wall": (time.perf_counter() - start) * 1e3}
         n = max(1, int(scenario.n * self._scale)) if scenario.n > 1 else 1
-        asyncio.run(self._empty())
+        asyncio.run(self.empty())
         if scenario.filled:
-            self._child("rmqarq", "fill", n)
+            self.child("rmqarq", "fill", n)
         started = time.time()
-        figures = self._child(library, scenario.name, n)
+        figures = self.child(library, scenario.name, n)
         if "at" in figures:
             figures["wall"] = (figures.pop("at") - started) * 1e3
         return figures
 
     def declare(self) -> None:
         """Let rmqarq declare the queue, by its first job."""
-        self._child("rmqarq", "fill", 1)
+        self.child("rmqarq", "fill", 1)
 
-    def _child(self, library: str, what: str, n: int) -> dict[str, float]:
+    def child(self, library: str, what: str, n: int) -> dict[str, float]:
         name = LIBRARIES[library].__name__.rpartition(".")[2]
         return json.loads(self._python("-m", "benchmarks.child", name, what, str(n)))
 
@@ -90,7 +90,7 @@ class Bench:
         )
         return done.stdout
 
-    async def _empty(self) -> None:
+    async def empty(self) -> None:
         connection = await aiormq.connect(self._url)
         channel = await connection.channel()
         await channel.queue_purge(QUEUE)

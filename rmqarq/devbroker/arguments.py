@@ -17,36 +17,44 @@ if TYPE_CHECKING:
 
     from rmqarq.devbroker.checks import Check
 
-_COMMON = (
-    "x-expires",
-    "x-message-ttl",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-overflow",
-    "x-single-active-consumer",
-    "x-queue-type",
-)
 KNOWN = {
     "classic": (
-        *_COMMON,
+        "x-expires",
+        "x-message-ttl",
+        "x-dead-letter-exchange",
+        "x-dead-letter-routing-key",
+        "x-max-length",
+        "x-max-length-bytes",
         "x-max-priority",
+        "x-overflow",
         "x-queue-mode",
         "x-queue-version",
+        "x-single-active-consumer",
+        "x-queue-type",
         "x-queue-master-locator",
     ),
     "quorum": (
-        *_COMMON,
+        "x-dead-letter-exchange",
+        "x-dead-letter-routing-key",
         "x-dead-letter-strategy",
+        "x-expires",
+        "x-max-length",
+        "x-max-length-bytes",
         "x-max-in-memory-length",
         "x-max-in-memory-bytes",
+        "x-overflow",
+        "x-single-active-consumer",
+        "x-queue-type",
         "x-quorum-initial-group-size",
         "x-delivery-limit",
+        "x-message-ttl",
         "x-queue-leader-locator",
     ),
 }
-"""Arguments that a type of queue knows; two declarations must agree on them."""
+"""Arguments that a type of queue knows; two declarations must agree on them.
+
+The first on which they do not is complained about.
+"""
 OTHERS = {
     "classic": frozenset(
         {*KNOWN["quorum"], "x-max-age", "x-stream-max-segment-size-bytes"}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _DELIVER = fields.short(60) + fields.short(60)
 _CANCEL = Method(60, 30)
+YES, NO = b"\x01", b"\x00"
 
 
 class Unacked(NamedTuple):
@@ -53,6 +54,7 @@ class Channel:
         self.host = host
         self.publishing = Publishing(number, link, host)
         self.closing = False  # a refusal was sent, and the client did not answer yet
+        self.closed = False
         self.last_declared = ""
         self.prefetch = 0  # of consumers to come
         self.limit = 0  # of all consumers together
@@ -72,7 +74,7 @@ class Channel:
 
     def ready_for(self, consumer: Consumer) -> bool:
         """Whether the channel as a whole may get one more."""
-        if not self.link.writable:
+        if self.closed or not self.link.writable:
             return False
         return consumer.no_ack or not self.limit or self.taken < self.limit
 
@@ -88,15 +90,22 @@ class Channel:
         opening = consumer.opening
         if not opening:
             opening = consumer.opening = _DELIVER + fields.shortstr(consumer.tag)
-        again = b"\x01" if entry.redelivered else b"\x00"
+        again = YES if entry.redelivered else NO
         address = entry.message.addressed()
         payload = b"".join((opening, fields.longlong(tag), again, address))
-        self.send_message(payload, entry, queue)
+        # rabbit_fifo_client:transform_msgs/3 counts from the second delivery on
+        self.send_message(payload, entry, counted=queue.policy.quorum and again != NO)
 
-    def send_message(self, payload: bytes, entry: Entry, queue: Queue) -> None:
-        """Send a method with the message that belongs to it."""
+    def send_message(self, payload: bytes, entry: Entry, *, counted: bool) -> None:
+        """Send a method with the message that belongs to it.
+
+        Args:
+            payload: Of the method.
+            entry: The message.
+            counted: Its headers tell how often it came back, as a quorum queue does it.
+        """
         header = entry.message.header
-        if queue.policy.quorum:
+        if counted:
             header = with_delivery_count(header, entry.returns)
         body, size = entry.message.body, self.link.frame_max
         self.link.write(content(self.number, payload, header, body, size))
@@ -147,11 +156,9 @@ class Channel:
     def settle(self, settlement: Settlement) -> None:
         """Do what a client says about messages that it holds."""
         messages, verdict = settlement
-        by_queue: dict[Queue, list[Unacked]] = {}
-        for unacked in messages.values():
-            by_queue.setdefault(unacked.queue, []).append(unacked)
         limited = 0 < self.limit <= self.taken
-        for queue, found in by_queue.items():
+        for found in _in_turn(messages, verdict):
+            queue = found[0].queue
             self._release(queue, found)
             if verdict == "requeue":
                 queue.requeue([each.entry for each in found], nacked=True)
@@ -164,7 +171,9 @@ class Channel:
     def _release(self, queue: Queue, found: Iterable[Unacked]) -> None:
         for each in found:
             queue.unacked -= 1
-            if each.consumer is not None:
+            if each.consumer is None:
+                queue.gets -= 1
+            else:
                 self.taken -= 1
                 queue.settled(each.consumer)
 
@@ -176,6 +185,8 @@ class Channel:
 
     def close(self) -> None:
         """Give back everything: the channel is gone."""
+        # what it held may die, and come to a queue that it consumes
+        self.closed = True
         consumers, self.consumers = self.consumers, {}
         unacked, self.unacked = self.unacked, {}
         for settlement in self.settlements:
@@ -183,9 +194,36 @@ class Channel:
         queues: dict[Queue, tuple[list[Consumer], list[Entry]]] = {}
         for consumer, queue in consumers.values():
             queues.setdefault(queue, ([], []))[0].append(consumer)
-        for entry, queue, _ in unacked.values():
+        for _, (entry, queue, holder) in sorted(unacked.items(), key=_going_back):
             queues.setdefault(queue, ([], []))[1].append(entry)
             queue.unacked -= 1
+            if holder is None:
+                queue.gets -= 1
+            else:
+                holder.unacked -= 1
         for queue, (gone, entries) in queues.items():
             queue.abandon(gone, entries)
         self.host.replies.pop(self.publishing.reply_name, None)
+
+
+def _in_turn(messages: dict[int, Unacked], verdict: str) -> list[list[Unacked]]:
+    """Divide messages by who holds them, in the order in which queues hear of it.
+
+    As `rabbit_channel:foreach_per_queue/3`: by queue, what was got before what was
+    delivered, by consumer tag.
+    """
+    if len(messages) == 1:
+        return [list(messages.values())]
+    groups: dict[tuple[str, int, bool, int, str, int], list[Unacked]] = {}
+    for tag, each in messages.items():
+        queue, holder = each.queue, each.consumer
+        who = (False, tag, "") if holder is None else (True, 0, holder.tag)
+        alone = tag if verdict == "requeue" and queue.appends_returned else 0
+        groups.setdefault((queue.name, id(queue), *who, alone), []).append(each)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _going_back(item: tuple[int, Unacked]) -> tuple[str, int]:
+    """Tell when a lost client's message goes back: `rabbit_fifo:handle_down/3`."""
+    tag, (_, _, holder) = item
+    return str(tag) if holder is None else holder.tag, tag

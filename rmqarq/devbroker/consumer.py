@@ -83,11 +83,14 @@ class Consumers:
     """The consumers of a queue: higher priorities first, and in turn among equals.
 
     Args:
-        single_active: Only the first one gets messages, until it is gone.
+        single_active: Only one gets messages, until it is gone.
+        quorum: The next one is then who came first, whatever its priority.
     """
 
-    def __init__(self, *, single_active: bool) -> None:
+    def __init__(self, *, single_active: bool, quorum: bool = False) -> None:
         self._single_active = single_active
+        self._quorum = quorum
+        self._active: Consumer | None = None
         self._all: list[Consumer] = []
         self._lines: dict[int, deque[Consumer]] = {}
 
@@ -105,25 +108,33 @@ class Consumers:
     def add(self, consumer: Consumer) -> None:
         """Let a consumer in."""
         self._all.append(consumer)
+        if self._active is None:
+            self._active = consumer
         self.line_up(consumer)
 
     def remove(self, consumer: Consumer) -> None:
         """Let a consumer go."""
         if consumer not in self._all:
             return
-        active = self._all[0]
         self._all.remove(consumer)
         if consumer.waiting:
             consumer.waiting = False
             self._lines[consumer.priority].remove(consumer)
-        if self._single_active and consumer is active and self._all:
-            self.line_up(self._all[0])
+        if consumer is self._active:
+            self._active = self._successor()
+            if self._single_active and self._active is not None:
+                self.line_up(self._active)
+
+    def _successor(self) -> Consumer | None:
+        if not self._all or self._quorum:
+            return self._all[0] if self._all else None
+        return max(self._all, key=lambda each: each.priority)
 
     def line_up(self, consumer: Consumer) -> None:
         """Put one that may get messages again behind the others."""
         if consumer.waiting or consumer not in self._all:
             return
-        if self._single_active and consumer is not self._all[0]:
+        if self._single_active and consumer is not self._active:
             return
         consumer.waiting = True
         line = self._lines.get(consumer.priority)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rmqarq.devbroker.fields import Reader, Table
     from rmqarq.devbroker.queue import Queue
 
+MOST_HELD = 2000  # messages of a quorum queue by a consumer without a limit
 _GET_OK = fields.short(60) + fields.short(71)
 
 
@@ -83,7 +84,8 @@ def _consumer(channel: Channel, queue: Queue, wish: _Wish) -> Consumer:
         wish.tag or f"amq.ctag-{secrets.token_urlsafe(16)}",
         channel,
         no_ack=wish.no_ack,
-        prefetch=channel.prefetch,
+        # rabbit_quorum_queue:consume/3
+        prefetch=channel.prefetch or (MOST_HELD if queue.policy.quorum else 0),
         priority=priority,
         exclusive=wish.exclusive and not queue.policy.quorum,
     )
@@ -142,11 +144,12 @@ def get(channel: Channel, reader: Reader) -> None:
     if not no_ack:
         channel.unacked[tag] = Unacked(entry, queue, None)
         queue.unacked += 1
+        queue.gets += 1
     again = b"\x01" if entry.redelivered else b"\x00"
     address, count = entry.message.addressed(), fields.long(queue.ready)
     channel.publishing.flush()
     payload = b"".join((_GET_OK, fields.longlong(tag), again, address, count))
-    channel.send_message(payload, entry, queue)
+    channel.send_message(payload, entry, counted=queue.policy.quorum)
 
 
 # --- what became of them ---

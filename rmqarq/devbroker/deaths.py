@@ -87,11 +87,11 @@ def _enter(headers: RawTable, death: RawTable) -> list[RawTable]:
         headers[b"x-first-death-reason"] = death[b"reason"]
         headers[b"x-first-death-queue"] = death[b"queue"]
         headers[b"x-first-death-exchange"] = death[b"exchange"]
-    deaths = _read(known)
+    deaths = _grouped(_read(known))
     newest = {b"count": _FIRST, **death}
-    which = death[b"queue"], death[b"reason"]
+    which = _which(death)
     for each in deaths:
-        if (each.get(b"queue"), each.get(b"reason")) == which:
+        if _which(each) == which:
             # only the count changes: the time stays that of the first such death
             deaths.remove(each)
             newest = {**each, b"count": _one_more(each.get(b"count"))}
@@ -100,6 +100,23 @@ def _enter(headers: RawTable, death: RawTable) -> list[RawTable]:
     tables = b"".join([b"F" + fields.joined(each) for each in deaths])
     headers[_DEATHS] = b"A" + fields.longstr(tables)
     return deaths
+
+
+def _which(death: RawTable) -> tuple[bytes | None, bytes | None]:
+    return death.get(b"queue"), death.get(b"reason")
+
+
+def _grouped(deaths: list[RawTable]) -> list[RawTable]:
+    """Keep one death of each queue and reason; as RabbitMQ does, the last one first."""
+    if len(deaths) < 2:
+        return deaths
+    groups: dict[tuple[bytes | None, bytes | None], list[RawTable]] = {}
+    for each in deaths:
+        groups.setdefault(_which(each), []).append(each)
+    return [
+        {b"count": _integer(len(found)), **found[0]}
+        for found in reversed(groups.values())
+    ]
 
 
 def _read(raw: bytes | None) -> list[RawTable]:
@@ -113,9 +130,13 @@ def _read(raw: bytes | None) -> list[RawTable]:
 
 
 def _one_more(count: bytes | None) -> bytes:
-    if count is None or count[:1] != b"l":
+    if count is None or chr(count[0]) not in fields.INTEGERS:
         return _FIRST
-    return b"l" + fields.longlong(int.from_bytes(count[1:], "big") + 1)
+    return _integer(int.from_bytes(count[1:], "big") + 1)
+
+
+def _integer(value: int) -> bytes:
+    return b"l" + fields.longlong(value)
 
 
 def without_cycles(

@@ -30,7 +30,9 @@ class Mail(Protocol):
 
     clock: Clock
 
-    def send_dead(self, queue: Queue, message: Message, reason: str) -> bool:
+    def send_dead(
+        self, queue: Queue, letter: Letter, publisher: object | None = None
+    ) -> bool:
         """Dead-letter a message; whether all that it was routed to have it."""
         ...
 
@@ -50,9 +52,9 @@ class Forwarder:
         self._waiting: deque[Letter] = deque()
         self._timer: Timer | None = None
 
-    def forward(self, message: Message, reason: str) -> None:
+    def forward(self, letter: Letter) -> None:
         """Send a message, now or when it can be."""
-        self._waiting.append(Letter(message, reason))
+        self._waiting.append(letter)
         self._go_on()
 
     def close(self) -> None:
@@ -64,7 +66,7 @@ class Forwarder:
     def _go_on(self) -> None:
         while self._waiting and len(self._held) < PREFETCH:
             letter = self._waiting.popleft()
-            if not self._mail.send_dead(self._queue, *letter):
+            if not self._mail.send_dead(self._queue, letter, self):
                 self._held.append(letter)
         self._count()
 
@@ -72,7 +74,9 @@ class Forwarder:
         self._timer = None
         held, self._held = self._held, []
         self._held = [
-            letter for letter in held if not self._mail.send_dead(self._queue, *letter)
+            letter
+            for letter in held
+            if not self._mail.send_dead(self._queue, letter, self)
         ]
         self._go_on()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from rmqarq.devbroker.deaths import dead, without_cycles
 from rmqarq.devbroker.exchange import INTERNAL, PREDECLARED, Destination, Exchange
-from rmqarq.devbroker.forwarder import Forwarder
+from rmqarq.devbroker.forwarder import Forwarder, Letter
 from rmqarq.devbroker.refusal import not_found
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rmqarq.devbroker.clock import Clock
     from rmqarq.devbroker.fields import Table
     from rmqarq.devbroker.message import Message
@@ -45,6 +48,8 @@ class Host:
         self.queues: dict[str, Queue] = {}
         self.replies: dict[str, Replies] = {}
         self._forwarders: dict[str, Forwarder] = {}
+        self._handing_out = False
+        self._later: deque[tuple[Queue, Letter]] = deque()
 
     # --- names ---
 
@@ -175,29 +180,58 @@ class Host:
         found = self.exchanges.get(name)
         return [] if found is None else [found]
 
+    def hand_out(
+        self, queues: Sequence[Queue], message: Message, publisher: object | None
+    ) -> bool:
+        """Give a message to queues; whether all have taken it.
+
+        What dies of that is dead-lettered when all have it, as a queue process would.
+        """
+        if len(queues) == 1:
+            return queues[0].publish(message, publisher)
+        outermost, self._handing_out = not self._handing_out, True
+        taken = [each.publish(message, publisher) for each in queues]
+        if outermost:
+            while self._later:
+                self._bury(*self._later.popleft())
+            self._handing_out = False
+        return all(taken)
+
     # --- dead letters ---
 
     def bury(self, queue: Queue, message: Message, reason: str) -> None:
         """Dead-letter a message of a queue, or drop it if it has no such exchange."""
         if queue.policy.dead_letter_exchange is None:
             return
+        letter = Letter(message, reason)
+        if self._handing_out:
+            self._later.append((queue, letter))
+        else:
+            self._bury(queue, letter)
+
+    def _bury(self, queue: Queue, letter: Letter) -> None:
         if not queue.policy.at_least_once:
-            self.send_dead(queue, message, reason)
+            self.send_dead(queue, letter)
             return
         forwarder = self._forwarders.get(queue.name)
         if forwarder is None:
             forwarder = self._forwarders[queue.name] = Forwarder(queue, self)
-        forwarder.forward(message, reason)
+        forwarder.forward(letter)
 
-    def send_dead(self, queue: Queue, message: Message, reason: str) -> bool:
+    def send_dead(
+        self, queue: Queue, letter: Letter, publisher: object | None = None
+    ) -> bool:
         """Dead-letter a message; whether all that it was routed to have it."""
         name = queue.policy.dead_letter_exchange
         exchange = self.exchanges.get(name or "")
         if exchange is None:
             return False
         key, date = queue.policy.dead_letter_key, int(self.clock.date())
-        letter, deaths = dead(message, reason, queue.name, exchange.name, key, date)
-        routed = {each.name: each for each in self.route(exchange, letter)}
+        reason = letter.reason
+        sent, deaths = dead(
+            letter.message, reason, queue.name, exchange.name, key, date
+        )
+        routed = {each.name: each for each in self.route(exchange, sent)}
         left = without_cycles(reason, deaths, list(routed))
-        taken = [routed[each].publish(letter) for each in left]
-        return bool(taken) and all(taken)
+        taken = self.hand_out([routed[each] for each in left], sent, publisher)
+        return bool(left) and taken

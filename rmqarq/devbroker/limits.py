@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from rmqarq.devbroker.arguments import Policy
@@ -24,7 +25,11 @@ class Limits:
         self.held_dead = 0  # dead letters that found no queue yet; they count
         self._policy = policy
         self._store = store
-        self._full = False  # a quorum queue that rejects until it is emptier
+        # a quorum queue tells its publishers to stop when it is over its limit, and to
+        # go on when it is well below; one that comes in between may still publish
+        self._stopped: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
+        self._was_below = True
+        self._tells = policy.quorum and policy.overflow == "reject-publish"
 
     @property
     def drop(self) -> bool:
@@ -32,18 +37,40 @@ class Limits:
         drops = self._policy.overflow == "drop-head"
         return drops and self._store.count > 0 and self._over()
 
-    def reject(self, message: Message) -> bool:
-        """Whether a message does not fit."""
+    def reject(self, message: Message, publisher: object | None) -> bool:
+        """Whether a message is not taken in.
+
+        Args:
+            message: That wants to come in.
+            publisher: Whose it is; `None` for a dead letter that nobody waits for.
+        """
         if self._policy.overflow == "drop-head":
             return False
-        if not self._policy.quorum:
+        if not self._tells:
             return self._over(1, len(message.body))
-        # a quorum queue tells its publishers after it was too late
-        if self._full:
-            self._full = not self._below()
+        if publisher is None:
+            return False  # rabbit_fifo_client:untracked_enqueue/2
+        return self._stopped.setdefault(publisher, self._over())
+
+    def tell(self) -> None:
+        """Tell the publishers of a quorum queue to stop or to go on.
+
+        As `rabbit_fifo:evaluate_limit/5`, which comes after everything that happens.
+        """
+        if not self._tells:
+            return
+        if self._over():
+            below = False
+            self._tell(stop=True)
         else:
-            self._full = self._over()
-        return self._full
+            below = self._below()
+            if below and not self._was_below:
+                self._tell(stop=False)
+        self._was_below = below
+
+    def _tell(self, *, stop: bool) -> None:
+        for publisher in self._stopped:
+            self._stopped[publisher] = stop
 
     def _over(self, more: int = 0, bytes_more: int = 0) -> bool:
         policy, store = self._policy, self._store

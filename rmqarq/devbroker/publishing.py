@@ -200,9 +200,7 @@ class Publishing:
         queues = host.route(host.exchange(message.exchange), message)
         if not queues and published.mandatory:
             self._return(message)
-        taken = True
-        for queue in queues:
-            taken = queue.publish(message) and taken
+        taken = host.hand_out(queues, message, self)
         if self.confirming:
             self._settle(ACK if taken else NACK)
         return taken

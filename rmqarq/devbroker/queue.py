@@ -66,9 +66,15 @@ class Queue:
         self.owner = owner
         self.deleted = False
         self.unacked = 0
-        self.consumers = Consumers(single_active=policy.single_active)
+        self.consumers = Consumers(
+            single_active=policy.single_active, quorum=policy.quorum
+        )
+        self.gets = 0  # messages that were taken by basic.get, and are still held
+        self._leaving: set[Consumer] = set()  # they were cancelled and hold messages
         self.store = Store(policy.max_priority or 0)
         self._host = host
+        self._classic = not policy.quorum
+        self._buries = policy.dead_letter_exchange is not None
         self._place = 0
         self._ttl = None if policy.ttl is None else policy.ttl / 1000
         self._limited = policy.max_length is not None or policy.max_bytes is not None
@@ -83,11 +89,32 @@ class Queue:
         """How many messages wait."""
         return self.store.count
 
+    @property
+    def attached(self) -> int:
+        """How many consumers RabbitMQ counts."""
+        count = len(self.consumers)
+        if not self.policy.quorum:
+            return count
+        # rabbit_fifo:query_stat/1 counts whoever holds messages, and not who waits
+        # until the only active consumer is gone
+        active = min(count, 1) if self.policy.single_active else count
+        return active + self.gets + len(self._leaving)
+
+    @property
+    def appends_returned(self) -> bool:
+        """Whether what is given back is put behind all others, one by one."""
+        return self.policy.quorum and self.policy.delivery_limit is None
+
     # --- in ---
 
-    def publish(self, message: Message) -> bool:
-        """Take a message in; `False` if it is rejected."""
-        if self._limited and self._rejects(message):
+    def publish(self, message: Message, publisher: object | None = None) -> bool:
+        """Take a message in; `False` if it is rejected.
+
+        Args:
+            message: To be taken in.
+            publisher: Whose it is; `None` for a dead letter that nobody waits for.
+        """
+        if self._limited and self._rejects(message, publisher):
             return False
         self._place += 1
         entry = Entry(message, self._place, self._expires(message))
@@ -96,9 +123,15 @@ class Queue:
         if consumer is not None:
             consumer.receiver.deliver(consumer, entry)
             return True
+        if self._ttl == 0 and self._classic and not self._buries:
+            return True  # it does not even push out another
         self.store.put(entry)
-        if self._limited or self._expiring:
-            self._trim()
+        dropped = self._limited and self._drop_head()
+        # a classic queue does not look at its first message without such a reason
+        if self._expiring and (dropped or not self._classic or self.store.count == 1):
+            self.drop_expired()
+        if self._limited:
+            self.limits.tell()
         return True
 
     def requeue(self, entries: Iterable[Entry], *, nacked: bool) -> None:
@@ -111,15 +144,17 @@ class Queue:
         if self.deleted:
             return
         if self.policy.quorum:
-            for entry in sorted(entries, key=lambda each: each.place):
+            for entry in entries:
                 self._return(entry, nacked=nacked)
         else:
             returned = list(entries)
             for entry in returned:
                 entry.redelivered = True
             self.store.restore(returned)
-        if self._limited or self._expiring:
-            self._trim()
+        if self._limited:
+            self._drop_head()
+        if self._expiring:
+            self.drop_expired()
         self.run()
 
     def _return(self, entry: Entry, *, nacked: bool) -> None:
@@ -128,7 +163,7 @@ class Queue:
         limit = self.policy.delivery_limit
         if limit is not None and entry.returns > limit:
             self._host.bury(self, entry.message, DELIVERY_LIMIT)
-        elif limit is None and nacked:
+        elif nacked and self.appends_returned:
             # rabbit_fifo appends it anew when no limit makes it count
             self._place += 1
             entry.place = self._place
@@ -141,23 +176,27 @@ class Queue:
     def run(self) -> None:
         """Deliver while there are messages and somebody who may get them."""
         store, consumers = self.store, self.consumers
+        if self._expiring:
+            self._expire_late()
         while store.count and (consumer := consumers.next()) is not None:
+            consumer.receiver.deliver(consumer, store.take())
             if self._expiring:
                 self.drop_expired()
-                if not store.count:
-                    break
-            consumer.receiver.deliver(consumer, store.take())
+        if self._limited:
+            self.limits.tell()
 
     def get(self) -> Entry | None:
         """Take out one message."""
         self.touch()
         if self._expiring:
-            self.drop_expired()
+            self._expire_late()
         if not self.store.count:
             return None
         entry = self.store.take()
         if self._expiring:
-            self._set_expiry()
+            self.drop_expired()
+        if self._limited:
+            self.limits.tell()
         return entry
 
     def discard(self, entries: Iterable[Entry]) -> None:
@@ -170,6 +209,8 @@ class Queue:
         """Remove all ready messages; return how many they were."""
         count = self.store.clear()
         self._set_expiry()
+        if self._limited:
+            self.limits.tell()
         return count
 
     # --- consumers ---
@@ -182,6 +223,8 @@ class Queue:
     def remove_consumer(self, consumer: Consumer) -> None:
         """Let a consumer go; an auto-delete queue goes with the last one."""
         self.consumers.remove(consumer)
+        if consumer.unacked:
+            self._leaving.add(consumer)
         self.touch()
         if self.auto_delete and not self.consumers:
             self._host.delete_queue(self)
@@ -193,6 +236,7 @@ class Queue:
         had = len(self.consumers)
         for consumer in consumers:
             self.consumers.remove(consumer)
+        self._leaving = {each for each in self._leaving if each.unacked}
         self.requeue(entries, nacked=False)
         if had != len(self.consumers):
             self.touch()
@@ -202,6 +246,8 @@ class Queue:
     def settled(self, consumer: Consumer) -> None:
         """Know that a consumer holds one message less; a `run` must follow."""
         consumer.unacked -= 1
+        if not consumer.unacked:
+            self._leaving.discard(consumer)
         if not consumer.waiting:
             self.consumers.line_up(consumer)
 
@@ -246,14 +292,15 @@ class Queue:
             ttl = 0.001  # rabbit_fifo: whoever waits in the same millisecond gets it
         return self._host.clock.now() + ttl
 
-    def _trim(self) -> None:
+    def _drop_head(self) -> bool:
+        dropped = False
         while self.limits.drop:
             self._host.bury(self, self.store.take().message, MAXLEN)
-        if self._expiring:
-            self.drop_expired()
+            dropped = True
+        return dropped
 
-    def _rejects(self, message: Message) -> bool:
-        if not self.limits.reject(message):
+    def _rejects(self, message: Message, publisher: object | None) -> bool:
+        if not self.limits.reject(message, publisher):
             return False
         if self.policy.overflow == "reject-publish-dlx":
             self._host.bury(self, message, MAXLEN)
@@ -262,13 +309,27 @@ class Queue:
     def _set_expiry(self) -> None:
         due = self.store.next_expiry() if self._expiring else None
         timer = self._expiry
-        if timer is not None:
-            if timer.call is not None and timer.due == due:
+        if timer is not None and timer.call is not None:
+            if self._stays(timer, due):
                 return
             timer.cancel()
-            self._expiry = None
         if due is not None:
             self._expiry = self._host.clock.call_at(due, self._expire_messages)
+
+    def _stays(self, timer: Timer, due: float | None) -> bool:
+        if self._classic and not self.deleted:
+            # rabbit_amqqueue_process:ensure_ttl_timer/2 never sets it to a later time
+            return due is None or due >= timer.due
+        return timer.due == due
+
+    def _expire_late(self) -> None:
+        # a busy loop may call the timer after what a client wants now
+        now = self._host.clock.now()
+        timer = self._expiry
+        if not self._classic or (
+            timer is not None and timer.call is not None and timer.due <= now
+        ):
+            self.drop_expired()
 
     def _expire_messages(self) -> None:
         self.drop_expired()

@@ -49,7 +49,7 @@ def declare(channel: Channel, reader: Reader) -> None:
         counts = 0, 1
     else:
         queue = _look(channel, name) if passive else _declare_queue(channel, wish)
-        name, counts = queue.name, (queue.ready, len(queue.consumers))
+        name, counts = queue.name, (queue.ready, queue.attached)
     channel.last_declared = name
     if not nowait:
         numbers = map(fields.long, counts)

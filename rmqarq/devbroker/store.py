@@ -63,20 +63,22 @@ class Store:
         return [entry.message for lane in lanes for entry in lane]
 
     def expired(self, now: float) -> list[Entry]:
-        """Remove what has expired at the head of each lane.
+        """Remove what has expired and would leave next.
 
-        What is behind a message that lives longer waits, as in RabbitMQ.
+        What is behind a message that lives longer waits, as in RabbitMQ, and so does
+        what has a lower priority.
         """
         found: list[Entry] = []
-        for lane in self._heads():
-            while lane and (due := lane[0].expires) is not None and due <= now:
-                found.append(self._out(lane))
+        while (first := self.first()) is not None:
+            if first.expires is None or first.expires > now:
+                break
+            found.append(self.take())
         return found
 
     def next_expiry(self) -> float | None:
-        """When the next message at a head expires."""
-        dues = [lane[0].expires for lane in self._heads() if lane]
-        return min((due for due in dues if due is not None), default=None)
+        """When the first message expires, if it does."""
+        first = self.first()
+        return None if first is None else first.expires
 
     def clear(self) -> int:
         """Remove all; return how many they were."""
@@ -95,11 +97,6 @@ class Store:
         if not self._highest:
             return self._lanes[0]
         return next(lane for lane in reversed(self._lanes) if lane)
-
-    def _heads(self) -> list[deque[Entry]]:
-        if self._returned:
-            return [self._returned]  # of quorum queues, which know one head only
-        return self._lanes
 
     def _out(self, lane: deque[Entry]) -> Entry:
         entry = lane.popleft()

@@ -338,7 +338,7 @@ async def a_quorum_queue_counts_deliveries(ch: Channel) -> Any:
         await ch.ready(1)
         found.append(await ch.get())
         await ch.nack(tag)
-    return [found, await ch.ready(0), await ch.get()]
+    return [found, await ch.settles(0, 0), await ch.get()]
 
 
 @scenario
@@ -382,6 +382,73 @@ async def a_quorum_queue_takes_back_many(ch: Channel) -> Any:
     for _ in range(3):
         await ch.get()
     await ch.nack(2, multiple=True)
-    first = await ch.ready(3)
+    first = await ch.settles(3, 1)
     await ch.reject(3, requeue=True)
-    return [first, await ch.ready(4), await ch.get(), await ch.drain()]
+    return [first, await ch.settles(4, 0), await ch.get(), await ch.drain()]
+
+
+@scenario
+async def a_quorum_queue_counts_from_the_second_delivery_on(ch: Channel) -> Any:
+    await ch.queue(queue_type="quorum")
+    await ch.consume()
+    await ch.put("q", "one", headers={"mine": 1})
+    await ch.delivered(1)
+    await ch.nack(1)
+    await ch.delivered(2)
+    return [each.properties.headers for each in ch.deliveries()]
+
+
+@scenario
+async def what_was_got_is_settled_before_what_was_delivered(ch: Channel) -> Any:
+    await ch.queue("dead")
+    await ch.queue(dead_letter_exchange="", dead_letter_routing_key="dead")
+    await ch.put("q", *"123")
+    await ch.prefetch(1)
+    await ch.consume(tag="b")
+    await ch.consume(tag="a")
+    await ch.delivered(2)
+    await ch.get()
+    await ch.nack(0, multiple=True, requeue=False)
+    return [await ch.ready(3, "dead"), await ch.drain("dead")]
+
+
+@scenario
+async def a_quorum_queue_takes_back_by_consumer_tag(ch: Channel) -> Any:
+    await ch.queue(queue_type="quorum")
+    await ch.put("q", *"abcdefghijk")
+    other = await ch.another()
+    for _ in range(11):
+        await other.get()
+    await other.leave()
+    return [await ch.settles(11, 0), await ch.drain()]
+
+
+@scenario
+async def a_quorum_queue_does_not_count_who_waits(ch: Channel) -> Any:
+    await ch.queue(queue_type="quorum", single_active_consumer=True)
+    await ch.prefetch(10)
+    for tag in "abc":
+        await ch.consume(tag=tag)
+    await ch.put("q", "1")
+    await ch.delivered(1)
+    before = await ch.counts()
+    await ch.cancel("a")
+    await ch.put("q", "2")
+    await ch.delivered(2)
+    held = await ch.counts()
+    await ch.ack(1)
+    return [before, held, await ch.settles(0, 1), await ch.delivered(2)]
+
+
+@scenario
+async def the_next_active_consumer_has_the_highest_priority(ch: Channel) -> Any:
+    found: list[Any] = []
+    for name, kind in (("p", "classic"), ("q", "quorum")):
+        await ch.queue(name, queue_type=kind, durable=True, single_active_consumer=True)
+        await ch.prefetch(10)
+        for tag, priority in (("a", 0), ("b", 0), ("c", 5)):
+            await ch.consume(name, name + tag, priority=priority)
+        await ch.cancel(name + "a")
+        await ch.put(name, "1")
+        found.append(await ch.delivered(len(found) + 1))
+    return found

@@ -310,3 +310,17 @@ async def arguments_are_checked(ch: Channel) -> Any:
         {"unheard_of": 1},
     ]
     return [await ch.refused(ch.queue(f"q{n}", **each)) for n, each in enumerate(wrong)]
+
+
+@scenario
+async def the_first_argument_of_its_type_is_complained_about(ch: Channel) -> Any:
+    other = {"message_ttl": 1, "max_length": 2, "expires": 9_000}
+    await ch.queue("p")
+    await ch.queue("q", queue_type="quorum")
+    return [
+        await ch.refused(ch.queue("p", **other)),
+        await ch.refused(ch.queue("q", queue_type="quorum", delivery_limit=1, **other)),
+        await ch.refused(
+            ch.queue("q", queue_type="quorum", delivery_limit=1, message_ttl=1)
+        ),
+    ]

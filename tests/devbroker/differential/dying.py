@@ -353,7 +353,7 @@ async def a_quorum_queue_dead_letters_what_came_back_too_often(ch: Channel) -> A
     for tag in (1, 2):
         await ch.get()
         await ch.nack(tag)
-    return [await deaths(ch), await ch.ready(0)]
+    return [await deaths(ch), await ch.settles(0, 0)]
 
 
 @scenario
@@ -373,7 +373,7 @@ async def dead_letters_arrive_at_least_once(ch: Channel) -> Any:
     await ch.put("q", "one", headers={"mine": 1})
     await ch.get()
     await ch.reject(1)
-    return [await deaths(ch), await ch.ready(0)]
+    return [await deaths(ch), await ch.settles(0, 0)]
 
 
 @scenario
@@ -417,3 +417,53 @@ async def a_job_skips_a_rung(ch: Channel) -> Any:
     second = await deaths(ch, "jobs")
     await ch.put("jobs", "three", exchange="ladder.1")
     return [first, second, await deaths(ch, "jobs")]
+
+
+@scenario
+async def what_is_pushed_out_comes_after_what_pushed_it(ch: Channel) -> Any:
+    await ch.queue("b")
+    await ch.queue(
+        "a", max_length=0, dead_letter_exchange="", dead_letter_routing_key="b"
+    )
+    await ch.exchange("x", "fanout")
+    for name in "ab":
+        await ch.bind(name, "x")
+    await ch.put("", "one", exchange="x")
+    await ch.ready(2, "b")
+    return [await ch.get("b"), await ch.get("b")]
+
+
+@scenario
+async def a_full_quorum_queue_stops_those_who_filled_it(ch: Channel) -> Any:
+    await ch.queue(max_length=5, overflow="reject-publish", **QUORUM)
+    first = await ch.put("q", *"12345678")
+    await ch.get(no_ack=True)
+    await ch.settles(5, 0)
+    other = await ch.another()
+    found = [first, await ch.put("q", "9"), await other.put("q", "a", "b")]
+    await ch.purge()
+    return [*found, await ch.put("q", "c"), await other.put("q", "d")]
+
+
+@scenario
+async def a_full_quorum_queue_takes_dead_letters_in(ch: Channel) -> Any:
+    await ch.queue("dead", max_length=1, overflow="reject-publish", **QUORUM)
+    await ch.queue(**DEAD)
+    await ch.put("q", *"1234")
+    for tag in range(1, 5):
+        await ch.get()
+        await ch.reject(tag)
+    return [await ch.ready(4, "dead"), await ch.put("dead", "no"), await ch.counts()]
+
+
+@scenario
+async def who_is_gone_gets_no_dead_letters(ch: Channel) -> Any:
+    await ch.queue("dead")
+    await ch.queue(delivery_limit=0, **QUORUM, **DEAD)
+    other = await ch.another()
+    await other.consume("q", "c")
+    await other.consume("dead", "d")
+    await ch.put("q", "1")
+    await other.delivered(1)
+    await other.leave()
+    return [await deaths(ch), await ch.settles(0, 0)]

@@ -70,16 +70,19 @@ class Lab:
             self.connection = await connect(self.port)
 
     async def clean(self) -> None:
-        """Delete all that was made."""
-        for connection in list(self._connections):
-            await self.hang_up(connection)
-        await self.renew()
-        raw = await self.connection.channel()
-        for queue in self.queues:
-            await raw.call(Q.Delete(queue=queue))
-        for exchange in self.exchanges:
-            await raw.call(X.Delete(exchange=exchange))
-        await self.connection.close()
+        """Delete all that was made, and close all connections whatever happens."""
+        try:
+            for connection in list(self._connections):
+                await self.hang_up(connection)
+            await self.renew()
+            raw = await self.connection.channel()
+            for queue in self.queues:
+                await raw.call(Q.Delete(queue=queue))
+            for exchange in self.exchanges:
+                await raw.call(X.Delete(exchange=exchange))
+        finally:
+            for connection in (*self._connections, self.connection):
+                await connection.close()
 
     def name(self, name: str) -> str:
         """Give the name under which the broker knows something."""
@@ -258,6 +261,15 @@ class Channel:
     async def ready(self, count: int, queue: str = "q") -> Any:
         """Wait until so many messages are ready; give what there is at last."""
         return await self._settles(queue, lambda found: found and found[0] == count)
+
+    async def settles(self, count: int, consumers: int, queue: str = "q") -> Any:
+        """Wait until there are so many messages and consumers; what there is at last.
+
+        What holds a message of a quorum queue counts as a consumer, so this also waits
+        for what was acknowledged or given back.
+        """
+        wanted = [count, consumers]
+        return await self._settles(queue, lambda found: found == wanted)
 
     async def gone(self, queue: str = "q") -> Any:
         """Wait until a queue is deleted; give what there is at last."""

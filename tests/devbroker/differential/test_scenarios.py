@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from tests.devbroker.differential import (  # noqa: F401 - they register scenari
     routing,
 )
 from tests.devbroker.differential.client import connect
-from tests.devbroker.differential.explained import EXPLAINED, OPEN
+from tests.devbroker.differential.explained import EXPLAINED
 from tests.devbroker.differential.lab import Lab
 from tests.devbroker.differential.scenarios import SCENARIOS
 
@@ -28,13 +27,7 @@ if TYPE_CHECKING:
 
     from tests.harness.broker import Broker as Node
 
-pytestmark = [
-    pytest.mark.skipif(on_dev_broker(), reason="looks at RabbitMQ itself"),
-    pytest.mark.skipif(
-        os.environ.get("RMQARQ_TEST_DIFFERENTIAL") != "1",
-        reason="by hand, with RMQARQ_TEST_DIFFERENTIAL=1, while differences are open",
-    ),
-]
+pytestmark = pytest.mark.skipif(on_dev_broker(), reason="looks at RabbitMQ itself")
 AT_ONCE = 8  # scenarios
 TIME = 20  # seconds for one scenario on a busy machine
 
@@ -95,7 +88,7 @@ async def test_the_dev_broker_does_what_rabbitmq_does(
         pytest.skip("another version of RabbitMQ may do otherwise")
     real, dev = await outcomes[name]
     assert "Traceback" not in str(real), real
-    if name in EXPLAINED or name in OPEN:
+    if name in EXPLAINED:
         assert dev != real, "it is listed, but does not differ"
     else:
         assert dev == real
