@@ -217,9 +217,10 @@ def _in_turn(messages: dict[int, Unacked], verdict: str) -> list[list[Unacked]]:
     groups: dict[tuple[str, int, bool, int, str, int], list[Unacked]] = {}
     for tag, each in messages.items():
         queue, holder = each.queue, each.consumer
-        who = (False, tag, "") if holder is None else (True, 0, holder.tag)
+        got, name = (tag, "") if holder is None else (0, holder.tag)
         alone = tag if verdict == "requeue" and queue.appends_returned else 0
-        groups.setdefault((queue.name, id(queue), *who, alone), []).append(each)
+        key = queue.name, id(queue), not got, got, name, alone
+        groups.setdefault(key, []).append(each)
     return [groups[key] for key in sorted(groups)]
 
 

@@ -127,6 +127,8 @@ class Side:
         try:
             return await self.clients[client].raw.call(method)
         except Closed as closed:
+            if self.connection.over:
+                raise ConnectionError(closed.text) from closed
             self.clients[client] = await self._client()
             return [closed.code, self.plain(closed.text), closed.method]
 
