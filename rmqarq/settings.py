@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from rmqarq.errors import ConfigurationError, Phrase
-from rmqarq.url import masked
+from rmqarq.url import masked, parse_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +39,8 @@ LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 RESERVED = ("ENV", "DEV_URL", "TEST_", "CHAOS_")
+DEV_URL = "RMQARQ_DEV_URL"
+"""What `rmqarq dev` sets, for whoever it starts: it beats the URL in their code."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -240,10 +242,30 @@ def chosen_settings(
 ) -> Settings:
     """Give the settings of `App(url, **fields)`: code first, then the environment.
 
+    The URL in `RMQARQ_DEV_URL` beats both.
+
     Raises:
         TypeError: A field that does not exist.
-        ConfigurationError: A value that can't be used, or fields beside a Settings.
+        ConfigurationError: A value that can't be used, fields beside a Settings, or a
+            `RMQARQ_DEV_URL` that leads to another machine.
     """
+    settings = _settings(url, fields)
+    dev_url = os.environ.get(DEV_URL)
+    if not dev_url:
+        return settings
+    if not all(each.local for each in parse_urls(dev_url)):
+        raise ConfigurationError(
+            "{variable} beats every URL in code, so it may only name a broker on this"
+            " machine, not {url}; RMQARQ_URL may name any",
+            variable=DEV_URL,
+            url=repr(masked(dev_url)),
+        )
+    return msgspec.structs.replace(settings, url=dev_url)
+
+
+def _settings(
+    url: str | Sequence[str] | Settings | None, fields: SettingsFields
+) -> Settings:
     given: dict[str, Any] = {**fields}
     if isinstance(url, Settings):
         if given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
@@ -39,6 +40,14 @@ class Endpoint(Struct, frozen=True):
     vhost: str
     tls: bool
     heartbeat: int | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine, and reached by no other."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def url(self, *, heartbeat: int, name: str) -> str:
         """Build the URL that aiormq gets, with the password in it."""

@@ -204,6 +204,9 @@ FLOORS: dict[str, list[str]] = {
         "cli.tasks",
         "cli.doctor",
         "cli.broker",
+        "cli.stream",
+        "cli.producer",
+        "cli.dev",
         "cli.queue",
         "cli.dlq",
         "cli.lost",
@@ -239,6 +242,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "typer": {
         "cli.check",
         "cli.broker",
+        "cli.dev",
         "cli.dlq",
         "cli.done",
         "cli.doctor",

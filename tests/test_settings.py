@@ -147,6 +147,44 @@ def test_reserved_and_foreign_variables_are_passed_over_in_silence(
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    "given", [None, "amqp://production.example/", Settings(url="amqp://a.example/")]
+)
+@pytest.mark.parametrize(
+    "dev",
+    ["amqp://127.0.0.1:1/", "amqp://localhost", "amqp://[::1]:7/,amqp://127.1.2.3"],
+)
+def test_the_url_of_rmqarq_dev_beats_the_environment_and_even_the_code(
+    given: str | Settings | None, dev: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMQARQ_URL", "amqp://other.example/")
+    monkeypatch.setenv("RMQARQ_DEV_URL", dev)
+    assert App(given).settings.url == dev
+    monkeypatch.setenv("RMQARQ_DEV_URL", "")
+    assert App(given).settings.url != dev
+
+
+@pytest.mark.parametrize(
+    "dev",
+    [
+        "amqp://guest:secret@production.example/",
+        "amqp://10.0.0.1/",
+        "amqp://localhost.example/",
+        "amqp://127.0.0.1/,amqp://0.0.0.0/",
+    ],
+)
+def test_the_url_of_rmqarq_dev_can_only_name_this_machine(
+    dev: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RMQARQ_DEV_URL", dev)
+    with pytest.raises(ConfigurationError, match="RMQARQ_DEV_URL beats") as caught:
+        App()
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("RMQARQ_DEV_URL", "no url")
+    with pytest.raises(ConfigurationError, match="'no url' can't be used"):
+        App()
+
+
 def test_another_prefix_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RMQARQ_QUEUE", "no")
     monkeypatch.setenv("JOBS_QUEUE", "yes")

@@ -1,6 +1,6 @@
-"""The tour behind docs/quickstart: send jobs, run a worker, see what became of them.
+"""The tour behind docs/quickstart: send jobs, have them run, see what became of them.
 
-Needs a RabbitMQ of its own in RMQARQ_URL; `docs/quickstart` starts one.
+It takes place in `rmqarq dev`, or, where RMQARQ_URL names a RabbitMQ, on that one.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from dead_letters import dead_letters
 from rmqarq import App, Backoff, Context, DeadLettered, Job, Reject, Retried, Retry
 
 app = App(queue="quickstart")
-COMMAND = ["rmqarq", "run", "quickstart:app", "--burst", "--wait-delayed"]
+DEV = ["rmqarq", "dev", "quickstart:app", "--burst", "--", "python", "quickstart.py"]
+WORKER = ["rmqarq", "run", "quickstart:app", "--burst", "--wait-delayed"]
 
 
 # --- the tasks: what a worker runs ---
@@ -60,10 +61,18 @@ async def refund(amount: int) -> None:
 # --- a diary: hooks write down when each run began and how it ended ---
 
 
+def diary() -> Path:
+    return Path(os.environ.get("QUICKSTART_DIARY", "quickstart.diary"))
+
+
 def note(ctx: Context, what: str, **more: Any) -> None:
     line = {"id": ctx.job_id, "what": what, "at": time.time(), **more}
-    with Path(os.environ["QUICKSTART_DIARY"]).open("a") as diary:
-        diary.write(json.dumps(line) + "\n")
+    with diary().open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in diary().read_text().splitlines()]
 
 
 @app.on_job_start
@@ -114,17 +123,25 @@ async def send() -> list[Sent]:
     return sent
 
 
-def work(diary: Path) -> list[dict[str, Any]]:
-    """Run the worker as a user would, in another process, and read its diary."""
-    print(f"  $ {' '.join(COMMAND)}", flush=True)
-    subprocess.run(
-        [sys.executable, "-m", *COMMAND],
-        cwd=Path(__file__).parent,
-        env={**os.environ, "QUICKSTART_DIARY": str(diary)},
-        stderr=subprocess.STDOUT,
-        check=True,
-    )
-    return [json.loads(line) for line in diary.read_text().splitlines()]
+def run(command: list[str]) -> int:
+    """Run a command as a user would type it."""
+    print(f"$ {' '.join(command)}", flush=True)
+    words = {"rmqarq": [sys.executable, "-m", "rmqarq"], "python": [sys.executable]}
+    whole = [word for each in command for word in words.get(each, [each])]
+    here = Path(__file__).parent
+    return subprocess.run(whole, cwd=here, stderr=subprocess.STDOUT).returncode
+
+
+async def watch(sent: list[Sent]) -> None:
+    """Wait until the worker has ended all jobs and buried the dead ones."""
+    for _ in range(600):
+        await asyncio.sleep(0.1)
+        ends = list({each["id"]: each["what"] for each in read()}.values())
+        dead = ends.count("dead")
+        if ends.count("done") + dead < len(sent):
+            continue
+        if len(await dead_letters("quickstart_dlq")) == dead:
+            return
 
 
 def story(sent: Sent, notes: list[dict[str, Any]]) -> tuple[str, str, str]:
@@ -156,13 +173,18 @@ def summary(sent: list[Sent], notes: list[dict[str, Any]]) -> None:
         print(row(each.call, delay, attempts, late, ending))
 
 
-async def main() -> None:
+async def tour() -> None:
+    diary().touch()
     print("\n1. Send jobs")
     sent = await send()
 
-    print("\n2. Run a worker until nothing is left to do")
-    with tempfile.TemporaryDirectory() as directory:
-        notes = work(Path(directory) / "diary.jsonl")
+    print("\n2. A worker runs them until nothing is left to do", flush=True)
+    if os.environ.get("RMQARQ_DEV_URL"):
+        await watch(sent)  # `rmqarq dev` has started one
+    elif code := run(WORKER):
+        sys.exit(code)
+    notes = read()
+    diary().unlink()
 
     print("\n3. What became of them")
     summary(sent, notes)
@@ -187,5 +209,17 @@ async def main() -> None:
         sys.exit("this is not what was expected: please report it")
 
 
+def main() -> None:
+    if os.environ.get("RMQARQ_DEV_URL"):
+        asyncio.run(tour())
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ["QUICKSTART_DIARY"] = str(Path(directory) / "diary")
+        if os.environ.get("RMQARQ_URL"):
+            asyncio.run(tour())
+        else:
+            sys.exit(run(DEV))
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -12,6 +12,9 @@ from rmqarq.cli import output
 from rmqarq.devbroker import Broker
 from rmqarq.errors import ConfigurationError
 
+LOCALHOST, PORT = "127.0.0.1", 5672
+"""Where clients look for a broker when they are told nothing."""
+
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")]
 AnyHost = Annotated[
@@ -24,7 +27,7 @@ AnyHost = Annotated[
 
 
 def broker(
-    *, host: Host = "127.0.0.1", port: Port = 5672, any_host: AnyHost = False
+    *, host: Host = LOCALHOST, port: Port = PORT, any_host: AnyHost = False
 ) -> None:
     """Run a broker in memory, for development only: no RabbitMQ is needed.
 
@@ -41,23 +44,37 @@ async def _serve(host: str, port: int, *, any_host: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with Broker() as dev:
-        try:
-            found = await dev.serve(host, port, any_host=any_host)
-        except ValueError as error:
-            raise ConfigurationError(
-                "the dev broker has no TLS and a password that everybody knows, and"
-                " others reach {host}; --any-host allows it all the same",
-                host=host,
-            ) from error
-        except OSError as error:
-            raise ConfigurationError(
-                "the dev broker can't listen on {host}:{port}: {problem}; choose"
-                " another port with --port",
-                host=host,
-                port=port,
-                problem=error.strerror or str(error),
-            ) from error
-        name = f"[{host}]" if ":" in host else host
-        typer.echo(f"amqp://guest:guest@{name}:{found}/")
+        found = await listen(dev, host, port, any_host=any_host)
+        typer.echo(url_of(host, found))
         output.say("in memory, for development only: all is gone when this ends")
         await stop.wait()
+
+
+async def listen(dev: Broker, host: str, port: int, *, any_host: bool = False) -> int:
+    """Let a broker listen; give the port.
+
+    Raises:
+        ConfigurationError: The address can't be used.
+    """
+    try:
+        return await dev.serve(host, port, any_host=any_host)
+    except ValueError as error:
+        raise ConfigurationError(
+            "the dev broker has no TLS and a password that everybody knows, and"
+            " others reach {host}; --any-host allows it all the same",
+            host=host,
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            "the dev broker can't listen on {host}:{port}: {problem}; choose"
+            " another port with --port",
+            host=host,
+            port=port,
+            problem=error.strerror or str(error),
+        ) from error
+
+
+def url_of(host: str, port: int) -> str:
+    """Give the URL of a broker that listens there."""
+    name = f"[{host}]" if ":" in host else host
+    return f"amqp://guest:guest@{name}:{port}/"

@@ -14,6 +14,7 @@ from rmqarq import logs
 from rmqarq.cli import (
     broker,
     check,
+    dev,
     dlq,
     doctor,
     lost,
@@ -35,6 +36,7 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
 )
 program.command(name="run")(run.run)
+program.command(name="dev")(dev.dev)
 program.command(name="check")(check.check)
 program.command(name="tasks")(tasks.tasks)
 program.command(name="doctor")(doctor.doctor)

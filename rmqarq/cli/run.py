@@ -12,7 +12,6 @@ import typer
 from rmqarq import logs
 from rmqarq.cli import output
 from rmqarq.loader import load
-from rmqarq.worker.changes import require_watchfiles
 from rmqarq.worker.line import Start
 from rmqarq.worker.process import replaced, work
 from rmqarq.worker.supervisor import Supervisor
@@ -157,7 +156,6 @@ def _refuse_reload(start: Start) -> None:
             "it waits for changes, and --burst ends when the queues are empty",
             param_hint="--reload",
         )
-    require_watchfiles()
 
 
 def _run_here(start: Start, processes: int | None) -> int:

@@ -148,10 +148,17 @@ class Transport:
             return "-"
         version = ".".join(map(str, current.server_version))
         return Phrase(
-            "RabbitMQ {version} at {endpoint}",
+            "{product} {version} at {endpoint}",
+            product=current.product or "AMQP",
             version=version,
             endpoint=current.endpoint,
         )
+
+    @property
+    def product(self) -> str:
+        """What the broker calls itself; nothing while there is no connection."""
+        current = self._publish_link.current
+        return current.product if current is not None else ""
 
     async def publish(self, publication: Publication, deadline: float) -> None:
         """Publish one message and wait until the broker has stored it.

@@ -18,6 +18,7 @@ from rmqarq.worker.interpreter import command
 from rmqarq.worker.line import (
     MARGIN,
     Ended,
+    Finish,
     Force,
     Halt,
     Loaded,
@@ -98,12 +99,15 @@ class Child:
         self.stats = Stats()
 
     @classmethod
-    async def start(cls, word: Start, hear: Callable[[News], None]) -> Child:
+    async def start(
+        cls, word: Start, hear: Callable[[News], None], output: int | None = None
+    ) -> Child:
         """Start a process.
 
         Args:
             word: What it shall run.
             hear: Told what it has come to.
+            output: File descriptor for all that it prints; ours if not given.
 
         Raises:
             OSError: There can't be one more process.
@@ -112,13 +116,17 @@ class Child:
         with theirs:
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
-                process = await _spawn(theirs.fileno())
+                process = await _spawn(theirs.fileno(), output)
             except BaseException:
                 writer.close()
                 raise
         child = cls(word.number, process, reader, writer, hear)
         child._send(word)
         return child
+
+    def finish(self) -> None:
+        """Tell it that all has been sent, and its burst may end."""
+        self._send(Finish())
 
     def halt(self, name: str | None = None) -> None:
         """Ask it to stop in order, and see to it that it does.
@@ -206,12 +214,15 @@ class Child:
         self.kill()
 
 
-async def _spawn(number: int) -> asyncio.subprocess.Process:
+async def _spawn(number: int, output: int | None) -> asyncio.subprocess.Process:
     """Start the process with its signals held back until it can handle them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return await asyncio.create_subprocess_exec(
-            *command("supervised", number), pass_fds=(number,)
+            *command("supervised", number),
+            stdout=output,
+            stderr=output,
+            pass_fds=(number,),
         )
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -27,6 +27,9 @@ class Start(Struct, frozen=True, tag=True):
         reload: Whether the code is being worked on: then stops are short.
         language: `en` or `zh`, of what is said before the settings are known.
         log_format: `text` or `json`, likewise.
+        patient: Whether a burst goes on, however empty the queues, until `Finish`.
+        doomed: Whether the broker ends when the supervisor does: then there is nobody
+            to give jobs back to.
     """
 
     path: str
@@ -36,6 +39,8 @@ class Start(Struct, frozen=True, tag=True):
     reload: bool = False
     language: str = "en"
     log_format: Literal["text", "json"] = "text"
+    patient: bool = False
+    doomed: bool = False
 
 
 class Halt(Struct, frozen=True, tag=True):
@@ -56,6 +61,10 @@ class Force(Struct, frozen=True, tag=True):
     """
 
     signal: str
+
+
+class Finish(Struct, frozen=True, tag=True):
+    """All has been sent: the burst ends when nothing is left."""
 
 
 class Loaded(Struct, frozen=True, tag=True):
@@ -94,7 +103,7 @@ class Ended(Struct, frozen=True, tag=True):
     stats: Stats
 
 
-ToWorker: TypeAlias = Start | Halt | Force
+ToWorker: TypeAlias = Start | Halt | Force | Finish
 ToSupervisor: TypeAlias = Loaded | Serving | Count | Ended
 
 

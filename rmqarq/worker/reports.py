@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEAR_CONSUMER_TIMEOUT = 25 * 60.0
+DEV_BROKER = "rmqarq dev broker"
+"""The product that our broker in memory tells; the worker does not import it."""
 
 
 def hello(app: App[Any], queues: Sequence[str], settings: Settings) -> None:
@@ -36,6 +39,8 @@ def hello(app: App[Any], queues: Sequence[str], settings: Settings) -> None:
             "concurrency": settings.concurrency,
         },
     )
+    if app.transport.product == DEV_BROKER:
+        _warn_of_dev_broker()
     for task in app.tasks.values():
         _warn_of_consumer_timeout(task, app.queue_of(task), settings)
     for handler in app.registry.handlers.values():
@@ -86,6 +91,15 @@ def longer_deliveries(queue: str) -> str:
         f"rabbitmqctl set_policy 'long-{queue}' '^{pattern}'"
         " '{\"consumer-timeout\": 86400000}' --apply-to queues"
     )
+
+
+def _warn_of_dev_broker() -> None:
+    if os.environ.get("RMQARQ_ENV", "").lower() == "production":
+        log.warning(
+            "RMQARQ_ENV says production, but this broker keeps everything in memory: it"
+            " is the dev broker, and all jobs are lost when it ends; RMQARQ_URL names"
+            " another one"
+        )
 
 
 def _warn_of_consumer_timeout(task: Runnable, queue: str, settings: Settings) -> None:

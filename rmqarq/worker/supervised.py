@@ -24,8 +24,10 @@ from rmqarq.loader import load
 from rmqarq.stats import Stats
 from rmqarq.worker.ending import code_of
 from rmqarq.worker.line import (
+    DEVELOPMENT_GRACE,
     Count,
     Ended,
+    Finish,
     Force,
     Halt,
     Loaded,
@@ -116,12 +118,17 @@ class Control:
 
     Args:
         line: To the supervisor.
+
+    Attributes:
+        doomed: Whether the broker is gone when the supervisor is.
     """
 
     def __init__(self, line: Line) -> None:
         self._line = line
+        self.doomed = False
         self._worker: Worker | None = None
         self._over = threading.Event()
+        self._finish = threading.Event()
 
     def handle_signals(self) -> None:
         """Take the signals, those included that came since the process was made."""
@@ -132,6 +139,8 @@ class Control:
     def begin(self, worker: Worker) -> None:
         """Steer this worker, and report what it does."""
         self._worker = worker
+        if self._finish.is_set():  # it was said while the App was loaded
+            worker.finish()
         threading.Thread(
             target=self._report, args=(worker,), name="rmqarq-report", daemon=True
         ).start()
@@ -144,7 +153,11 @@ class Control:
 
     def hear(self, word: ToWorker | None) -> None:
         """Do what the supervisor says; stop in order when it is gone."""
+        if isinstance(word, Finish):
+            self._finish.set()
         worker = self._worker
+        if worker is None and isinstance(word, Finish):
+            return
         if worker is None:
             os._exit(0)  # the App is still being loaded: there is nothing to put right
         with suppress(RuntimeError):  # the event loop has ended
@@ -154,14 +167,20 @@ class Control:
                 worker.heed(word.signal, force=True)
             elif isinstance(word, Halt) and word.signal is not None:
                 worker.heed(word.signal)
+            elif isinstance(word, Finish):
+                worker.finish()
             else:
                 worker.stop()
 
     def _go_alone(self, worker: Worker) -> None:
         log.warning("the supervisor is gone, stopping")
         worker.sums_up = True
-        worker.stop()
-        time.sleep(time_to_stop(worker.settings))
+        if self.doomed:
+            worker.heed("SIGTERM", force=True)
+            time.sleep(DEVELOPMENT_GRACE)
+        else:
+            worker.stop()
+            time.sleep(time_to_stop(worker.settings))
         os._exit(1)  # nobody else would end it
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
@@ -184,7 +203,8 @@ class Control:
 
 def _settings(given: Settings, start: Start) -> Settings:
     """Give the settings of this process; `start.number` tells it from the others."""
-    settings = replaced(hurried(given) if start.reload else given, start.flags)
+    in_a_hurry = start.reload or start.doomed
+    settings = replaced(hurried(given) if in_a_hurry else given, start.flags)
     if settings.health_port is None:
         return settings
     port = settings.health_port + start.number - 1
@@ -201,6 +221,7 @@ def _run(start: Start, line: Line, control: Control) -> int:
     line.send(Loaded(settings))
     worker = Worker(app, settings, queues=start.queues, path=start.path)
     worker.sums_up = False  # the supervisor does, for all
+    worker.patient = start.patient
     control.handle_signals()  # the module of the App may have its own
     control.begin(worker)
     return work(worker, control.end, signals=False)
@@ -228,6 +249,7 @@ def main() -> None:
     start = line.receive()
     if not isinstance(start, Start):  # the supervisor is gone already
         sys.exit(0)
+    control.doomed = start.doomed
     line.listen(control.hear)
     sys.path[:] = sys.argv[4:]
     del sys.argv[1:]

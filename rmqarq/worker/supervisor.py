@@ -63,13 +63,17 @@ class Supervisor:
     Args:
         start: What each shall run; the numbers are filled in.
         processes: How many; `None` as the settings of the App say.
+        output: File descriptor for all that they print; ours if not given.
 
     Attributes:
         total: What all of them have done.
     """
 
-    def __init__(self, start: Start, processes: int | None = None) -> None:
+    def __init__(
+        self, start: Start, processes: int | None = None, *, output: int | None = None
+    ) -> None:
         self._start = start
+        self._output = output
         self._processes = processes
         early = {"language": start.language, "log_format": start.log_format}
         self._settings = replaced(Settings(), {**early, **start.flags})
@@ -84,8 +88,12 @@ class Supervisor:
         self._began = 0.0
         self.total = Stats()
 
-    async def run(self) -> int:
+    async def run(self, *, signals: bool = True) -> int:
         """Work until a signal, or until all have done what there is to do.
+
+        Args:
+            signals: Heed SIGTERM and SIGINT; `False` where somebody else does, and
+                calls `heed`.
 
         Returns:
             The exit code for all.
@@ -96,8 +104,8 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         self._began = loop.time()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._heed, signal.Signals(number).name)
+        for number in (signal.SIGINT, signal.SIGTERM) if signals else ():
+            loop.add_signal_handler(number, self.heed, signal.Signals(number).name)
         watching = asyncio.create_task(self._watch())
         try:
             await self._keep_all()
@@ -108,9 +116,38 @@ class Supervisor:
                 if place.child is not None:
                     place.child.kill()
                     await place.child.end()
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM) if signals else ():
                 loop.remove_signal_handler(number)
         return self._conclude()
+
+    def heed(self, name: str) -> None:
+        """Do what a signal asks for: the first time stop in order, then at once."""
+        self._set_up_log()
+        again = self._stopping.is_set()
+        self._signal = name
+        if again:
+            log.warning("received %(signal)s again, stopping now", {"signal": name})
+            self._forced = True
+            for place in self._places:
+                if place.child is not None:
+                    place.child.force(name)
+        else:
+            log.info("received %(signal)s, stopping", {"signal": name})
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop in order."""
+        self._stopping.set()
+        for place in self._places:
+            if place.child is not None:
+                place.child.halt(self._signal)
+
+    def finish(self) -> None:
+        """Let patient bursts end when nothing is left."""
+        self._start = msgspec.structs.replace(self._start, patient=False)
+        for place in self._places:
+            if place.child is not None:
+                place.child.finish()
 
     # --- the processes ---
 
@@ -160,7 +197,7 @@ class Supervisor:
             self._start, number=place.number, flags=self._flags()
         )
         try:
-            child = await Child.start(word, self._hear)
+            child = await Child.start(word, self._hear, self._output)
         except OSError as error:
             self._set_up_log()
             log.error(  # noqa: TRY400
@@ -173,6 +210,8 @@ class Supervisor:
             child.force(self._signal)
         elif self._stopping.is_set() or place.changed.is_set():
             child.halt(self._signal)
+        elif word.patient and not self._start.patient:
+            child.finish()
         end = await child.end()
         place.child = None
         self.total.add(child.stats)
@@ -221,7 +260,7 @@ class Supervisor:
             place.last = end
             if isinstance(verdict, Hopeless):
                 self._hopeless = end.code
-                self._halt()
+                self.stop()
             return False
         return True
 
@@ -281,29 +320,9 @@ class Supervisor:
 
     # --- what ends them ---
 
-    def _heed(self, name: str) -> None:
-        self._set_up_log()
-        again = self._stopping.is_set()
-        self._signal = name
-        if again:
-            log.warning("received %(signal)s again, stopping now", {"signal": name})
-            self._forced = True
-            for place in self._places:
-                if place.child is not None:
-                    place.child.force(name)
-        else:
-            log.info("received %(signal)s, stopping", {"signal": name})
-            self._halt()
-
-    def _halt(self) -> None:
-        self._stopping.set()
-        for place in self._places:
-            if place.child is not None:
-                place.child.halt(self._signal)
-
     def _fail(self, problem: Exception) -> None:
         self._problem = problem
-        self._halt()
+        self.stop()
 
     async def _watch(self) -> None:
         """Start all anew when the code changes."""

@@ -59,6 +59,7 @@ class Worker:
         ending: Why the worker ended; `None` while it runs.
         serving: Whether it has begun to take jobs.
         sums_up: Whether it writes a line at its end about what it did.
+        patient: Whether a burst goes on, however empty the queues, until `finish()`.
 
     Raises:
         ConfigurationError: A queue name that can't be used.
@@ -83,6 +84,7 @@ class Worker:
         self.ending: Ending | None = None
         self.serving = False
         self.sums_up = True
+        self.patient = False
         self._given_queues = tuple(dict.fromkeys(queues))
         for queue in self._given_queues:
             check_name(queue)
@@ -91,6 +93,7 @@ class Worker:
         self._main: asyncio.Task[Any] | None = None
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
+        self._finish = asyncio.Event()
         self._dispatcher: Dispatcher | None = None
 
     @property
@@ -166,6 +169,10 @@ class Worker:
     def stop(self) -> None:
         """Stop in order; may be called from any thread, before `run` too."""
         self._soon(self._request, "asked to stop")
+
+    def finish(self) -> None:
+        """Let a patient burst end when nothing is left; may be called as `stop`."""
+        self._soon(self._finish.set)
 
     def heed(self, name: str, *, force: bool = False) -> None:
         """Do what a signal asks for; may be called from any thread, before `run` too.
@@ -256,10 +263,15 @@ class Worker:
             rounds = Rounds(
                 self.settings, transport, dispatcher, consumed, self._request
             )
-            helpers.append(rounds.run())
+            helpers.append(self._burst(rounds))
         if self.settings.health_check_interval:
             helpers.append(monitor.report())
         return helpers
+
+    async def _burst(self, rounds: Rounds) -> None:
+        if self.patient:
+            await self._finish.wait()
+        await rounds.run()
 
     async def _drain(self, intake: Intake, dispatcher: Dispatcher) -> None:
         """Stop in order: no new jobs, grace for the running ones, acks to the end."""

@@ -244,12 +244,10 @@ POISON: dict[str, dict[str, bytes]] = {
 
 def ours(broker: Broker) -> dict[str, str]:
     """The connections of Apps and workers: their names and processes."""
-    columns = ("name", "pid", "client_properties")
-    text = broker.ctl("list_connections", "-q", "--formatter", "json", *columns)
     return {
-        row["name"]: row["pid"]
-        for row in json.loads(text)
-        if "rmqarq:" in json.dumps(row["client_properties"])
+        each.name: each.pid
+        for each in broker.connections()
+        if "rmqarq:" in each.properties
     }
 
 

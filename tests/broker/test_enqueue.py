@@ -35,6 +35,7 @@ from tests.broker.kit import (
     until,
     wait_for_count,
 )
+from tests.harness import admin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,8 +133,8 @@ async def test_permissions_that_are_missing_are_named(
     word = secrets.token_hex(8)
 
     def prepare() -> None:
-        broker.ctl("add_user", queue, word)
-        broker.ctl("set_permissions", queue, "^$", ".*", ".*")
+        admin.add_user(broker, queue, word)
+        admin.set_permissions(broker, queue, "^$", ".*", ".*")
 
     await to_thread.run_sync(prepare)
     try:
@@ -143,7 +144,7 @@ async def test_permissions_that_are_missing_are_named(
         assert word not in str(caught.value)
         await app.close()
     finally:
-        await to_thread.run_sync(broker.ctl, "delete_user", queue)
+        await to_thread.run_sync(admin.delete_user, broker, queue)
 
 
 async def test_a_queue_with_other_arguments_is_a_mismatch_that_names_the_ways_out(
@@ -503,10 +504,8 @@ async def test_a_stopped_producer_closes_its_connections(
 
 
 def count_connections(broker: Broker) -> int:
-    columns = ["pid", "client_properties"]
-    text = broker.ctl("list_connections", "-q", "--formatter", "json", *columns)
     mine = f":{os.getpid()}"
-    return json.dumps(json.loads(text)).count(mine)
+    return sum(each.properties.count(mine) for each in broker.connections())
 
 
 async def until_fewer(broker: Broker, count: int) -> None:

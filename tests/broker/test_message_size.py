@@ -25,7 +25,7 @@ MOST = 128 * 1024 * 1024
 @pytest.fixture(scope="module")
 def room(broker: Broker) -> Iterator[None]:
     """Let bodies of 128 MiB pass on every version."""
-    usual = broker.ctl("eval", f"persistent_term:get(max_message_size, {MOST}).")
+    usual = broker.eval(f"persistent_term:get(max_message_size, {MOST}).")
     limit_messages(broker, MOST)
     yield
     limit_messages(broker, int(usual))
@@ -33,8 +33,7 @@ def room(broker: Broker) -> Iterator[None]:
 
 def limit_messages(broker: Broker, size: int) -> None:
     """Set the largest body that channels opened from now on take."""
-    broker.ctl(
-        "eval",
+    broker.eval(
         f"application:set_env(rabbit, max_message_size, {size}),"
         f" persistent_term:put(max_message_size, {size}).",
     )

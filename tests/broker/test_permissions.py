@@ -39,6 +39,7 @@ from tests.broker.kit import (
     wait_for_count,
 )
 from tests.docs.pages import DOCS, code_blocks
+from tests.harness.admin import delete_vhost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -177,7 +178,7 @@ def built(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     run_the_script(site.url("maker"))
     yield site
     for vhost in (EMPTY, SHOP):
-        broker.ctl("delete_vhost", vhost)
+        delete_vhost(broker, vhost)
 
 
 @pytest.fixture

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from rmqarq import App
 from tests.broker.fleet import children, farewells, wait, wait_for
 from tests.broker.kit import until
-from tests.cli.kit import environment, module, rmqarq, said
+from tests.cli.kit import module, rmqarq, said
 from tests.harness.worker import WorkerProcess
 
 if TYPE_CHECKING:
@@ -98,23 +96,3 @@ def test_a_burst_does_not_wait_for_changes(tmp_path: Path) -> None:
     done = rmqarq("run", "jobs:app", "--reload", cwd=tmp_path, RMQARQ_BURST="1")
     assert done.returncode == 3
     assert "--reload and burst mode don't go together" in said(done)
-
-
-def test_who_has_no_watchfiles_is_told_what_to_install(tmp_path: Path) -> None:
-    version(tmp_path, "one")
-    program = (
-        "import sys; from importlib import util; find = util.find_spec;"
-        "util.find_spec = lambda name: None if name == 'watchfiles' else find(name);"
-        "from rmqarq.cli import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "run", "jobs:app", "--reload"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 3
-    assert "pip install 'rmqarq[reload]'" in done.stderr

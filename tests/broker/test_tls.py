@@ -12,6 +12,7 @@ from anyio import to_thread
 from rmqarq import App, ConfigurationError, ConnectionFailed
 from tests.broker.kit import running, until
 from tests.chaos.secrets import PASSWORD, USER, look, written
+from tests.harness import admin
 from tests.harness.broker import HOST, free_ports
 from tests.harness.certificates import Certificates, Pair
 
@@ -69,9 +70,8 @@ def tls(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tl
         for kind, pair in pairs.items()
     ]
     start = ["{ok, _} = application:ensure_all_started(ssl)", *listeners, "ok."]
-    broker.ctl("eval", ", ".join(start))
-    broker.ctl("add_user", USER, PASSWORD)
-    broker.ctl("set_permissions", USER, ".*", ".*", ".*")
+    broker.eval(", ".join(start))
+    admin.add_user(broker, USER, PASSWORD)
     yield Tls(
         broker,
         {**ports, "plain": broker.port},
@@ -79,7 +79,7 @@ def tls(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tl
         own.signed("client", "DNS:client.example"),
         own.self_signed("stranger", "DNS:client.example"),
     )
-    broker.ctl("delete_user", USER)
+    admin.delete_user(broker, USER)
 
 
 async def refused(

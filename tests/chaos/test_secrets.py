@@ -29,6 +29,7 @@ from tests.chaos.secrets import (
     url_with_password,
     written,
 )
+from tests.harness import admin
 from tests.harness.broker import Broker, descendants, free_ports
 
 if TYPE_CHECKING:
@@ -44,10 +45,9 @@ DEBUG = ("-l", "debug")
 @pytest.fixture(scope="module")
 def marked(broker: Broker) -> Iterator[Broker]:
     """The shared broker with a user that has the marked password."""
-    broker.ctl("add_user", USER, PASSWORD)
-    broker.ctl("set_permissions", USER, ".*", ".*", ".*")
+    admin.add_user(broker, USER, PASSWORD)
     yield broker
-    broker.ctl("delete_user", USER)
+    admin.delete_user(broker, USER)
 
 
 async def ends(worker: WorkerProcess, *codes: int) -> None:
@@ -211,12 +211,12 @@ async def test_a_missing_virtual_host_shows_no_password(
 async def test_a_user_without_permissions_is_told_so_without_its_password(
     marked: Broker, node: Node
 ) -> None:
-    marked.ctl("set_permissions", USER, "^$", "^$", "^$")
+    admin.set_permissions(marked, USER, "^$", "^$", "^$")
     try:
         with quiet_worker(node, *DEBUG, url=url_with_password(marked.url)) as worker:
             await ends(worker, 3)
     finally:
-        marked.ctl("set_permissions", USER, ".*", ".*", ".*")
+        admin.set_permissions(marked, USER)
     look(worker.output)
 
 

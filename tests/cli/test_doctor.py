@@ -133,7 +133,7 @@ def site(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     yield made
     names = ", ".join(f'<<"{each}">>' for each in made.vhosts)
     delete = f'[rabbit_vhost:delete(Name, <<"test">>) || Name <- [{names}]], ok.'
-    broker.ctl("eval", delete)
+    broker.eval(delete)
 
 
 def make(url: str, **settings: Any) -> App:
@@ -307,7 +307,7 @@ def tls(
         for kind, pair in pairs.items()
     ]
     start = ["{ok, _} = application:ensure_all_started(ssl)", *listeners, "ok."]
-    broker.ctl("eval", ", ".join(start))
+    broker.eval(", ".join(start))
     return ports, str(authority)
 
 

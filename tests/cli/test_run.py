@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness import admin
 from tests.harness.broker import free_ports
 from tests.harness.worker import WorkerProcess
 
@@ -397,8 +398,7 @@ class TestRunning:
         word = "marker-p@ss/word"
         quoted = "marker-p%40ss%2Fword"
         user = f"user-{queue[-8:]}"
-        broker.ctl("add_user", user, word)
-        broker.ctl("set_permissions", user, ".*", ".*", ".*")
+        admin.add_user(broker, user, word)
         try:
             url = f"amqp://{user}:{quoted}@127.0.0.1:{broker.port}/"
             text = f"""
@@ -419,14 +419,14 @@ async def work(number: int) -> None:
             done = rmqarq("run", "jobs:app", *flags, cwd=tmp_path, **env)
             assert done.returncode == 5, said(done)
             assert user in said(done)
-            broker.ctl("change_password", user, "another")
+            admin.change_password(broker, user, "another")
             refused = rmqarq("run", "jobs:app", *flags, cwd=tmp_path, **env)
             assert refused.returncode == 3, said(refused)
             output = said(done) + said(refused)
             assert "marker" not in output
             assert "***" in output
         finally:
-            broker.ctl("delete_user", user)
+            admin.delete_user(broker, user)
 
     def test_the_start_and_the_end_are_one_line_each(
         self, broker: Broker, queue: str, here: Path

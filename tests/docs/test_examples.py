@@ -34,6 +34,7 @@ ALONE = (
     "retries",
     "script",
 )
+IN_DEV = "quickstart, as docs/quickstart runs it where no RabbitMQ is named"
 (HEALTH_PORT,) = free_ports(1)
 IN_TURN = {
     "send": ["send.py"],
@@ -56,6 +57,7 @@ def run(broker: Broker, *arguments: str) -> subprocess.Popen[str]:
 def running(broker: Broker) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The examples that need no other, started together: mostly, they wait."""
     processes = {name: run(broker, f"{name}.py") for name in ALONE}
+    processes[IN_DEV] = start("", "quickstart.py")
     yield processes
     for process in processes.values():
         process.kill()
@@ -217,11 +219,18 @@ def test_delayed_jobs_come_in_the_order_of_their_times(
         assert planned <= float(waited) < planned + 5
 
 
+TOURS = {
+    "quickstart": "$ rmqarq run quickstart:app --burst --wait-delayed",
+    IN_DEV: "$ rmqarq dev quickstart:app --burst -- python quickstart.py",
+}
+
+
+@pytest.mark.parametrize("tour", TOURS)
 def test_the_quick_start_tells_the_end_of_every_job(
-    running: dict[str, subprocess.Popen[str]],
+    running: dict[str, subprocess.Popen[str]], tour: str
 ) -> None:
-    printed = end(running["quickstart"])
-    assert "$ rmqarq run quickstart:app --burst --wait-delayed" in printed
+    printed = end(running[tour])
+    assert TOURS[tour] in printed
     assert re.search(r"remind\.defer\(1, 'tea'\) +1 s +1  \d+ ms +done", printed)
     assert re.search(r"fetch\.enqueue\(7\) +- +3  \d+, \d+ ms +done", printed)
     assert "dead: retries used up" in printed

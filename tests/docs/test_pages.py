@@ -134,6 +134,7 @@ EVERYWHERE = {"--help", "--language"}
 
 COMMANDS = (
     "run",
+    "dev",
     "check",
     "tasks",
     "doctor",

@@ -53,7 +53,7 @@ class Story(NamedTuple):
 
 def connections(broker: Broker) -> dict[int, list[str]]:
     """The roles of our connections by the process that made them."""
-    listed = broker.ctl("list_connections", "client_properties")
+    listed = " ".join(each.properties for each in broker.connections())
     found: dict[int, list[str]] = {}
     for role, pid in re.findall(r"rmqarq:(\w+):[\w.-]+:(\d+)", listed):
         found.setdefault(int(pid), []).append(role)

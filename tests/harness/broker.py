@@ -1,4 +1,4 @@
-"""A private RabbitMQ node for tests, benchmarks and the quick start.
+"""A private RabbitMQ node for tests and benchmarks, and for trying things out.
 
 Needs RabbitMQ and any python3. As a program, it runs a command beside a fresh node:
 ``python tests/harness/broker.py -- COMMAND ARGS...`` (with RMQARQ_URL set).
@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import json
 import os
 import random
 import shutil
@@ -20,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,6 +57,61 @@ ADVANCED_CONFIG = """\
   {quorum_tick_interval, 500}
 ]}].
 """
+# Erlang that the node evaluates at its start: it answers on a port, to those who know
+# the cookie, with the value of an expression. rabbitmqctl starts an Erlang of its own
+# for each word, which takes a second of a processor.
+CONTROL = """\
+Cookie = <<"{cookie}">>,
+Size = byte_size(Cookie),
+Evaluate = fun(Code) ->
+    {{ok, Tokens, _}} = erl_scan:string(unicode:characters_to_list(Code)),
+    {{ok, Expressions}} = erl_parse:parse_exprs(Tokens),
+    case erl_eval:exprs(Expressions, []) of
+        {{value, {{text, Text}}, _}} -> Text;
+        {{value, Value, _}} -> io_lib:format("~0tp", [Value])
+    end
+end,
+Answer = fun(Socket) ->
+    {{ok, <<Cookie:Size/binary, Code/binary>>}} = gen_tcp:recv(Socket, 0),
+    Said = try [0, Evaluate(Code)]
+           catch _:Problem -> [1, io_lib:format("~0tp", [Problem])] end,
+    gen_tcp:send(Socket, unicode:characters_to_binary(Said)),
+    gen_tcp:close(Socket)
+end,
+Serve = fun Serve(Listening) ->
+    {{ok, Socket}} = gen_tcp:accept(Listening),
+    Waiting = spawn(fun() -> receive go -> Answer(Socket) end end),
+    ok = gen_tcp:controlling_process(Socket, Waiting),
+    Waiting ! go,
+    Serve(Listening)
+end,
+spawn(fun() ->
+    {{ok, Listening}} = gen_tcp:listen({port}, [
+        binary, {{ip, {{127, 0, 0, 1}}}}, {{packet, 4}}, {{active, false}},
+        {{reuseaddr, true}}
+    ]),
+    Serve(Listening)
+end).
+"""
+# the figures of a queue are kept on the node of its leader
+QUEUES = """\
+Home = fun(Queue) ->
+    case amqqueue:get_pid(Queue) of
+        {{_, Node}} -> Node;
+        Pid when is_pid(Pid) -> node(Pid);
+        _ -> node()
+    end
+end,
+{{text, [
+    io_lib:format("~ts~n~s~n", [Name, lists:join(" ", [
+        io_lib:format("~w", [proplists:get_value(Item, Row)]) || Item <- [{items}]
+    ])]) ||
+    Vhost <- rabbit_vhost:list_names(),
+    Queue <- rabbit_amqqueue:list(Vhost),
+    {{resource, _, queue, Name}} <- [amqqueue:get_name(Queue)],
+    Row <- [rpc:call(Home(Queue), rabbit_amqqueue, info, [Queue, [{items}]], 5000)],
+    is_list(Row)
+]}}."""
 
 # reads lists of process groups until its owner closes the pipe or dies
 GUARDIAN = """\
@@ -72,6 +126,15 @@ for group in $groups; do
 done
 [ -z "$1" ] || rm -rf -- "$1"
 """
+
+CONNECTIONS = """\
+{text, [
+    io_lib:format("~w~n~ts~n~0tp~n", [Pid, Name, Properties]) ||
+    Pid <- rabbit_networking:connections(),
+    [{name, Name}, {client_properties, Properties}] <- [
+        catch rabbit_networking:connection_info(Pid, [name, client_properties])
+    ]
+]}."""
 
 _numbers = itertools.count(1)
 
@@ -109,6 +172,20 @@ class Guardian:
         self._process.wait()
 
 
+class Connection(NamedTuple):
+    """A connection as the node sees it.
+
+    Args:
+        pid: The Erlang process that serves it.
+        name: Its addresses.
+        properties: What its client said of itself, as Erlang writes it.
+    """
+
+    pid: str
+    name: str
+    properties: str
+
+
 class Broker:
     """One RabbitMQ node with its own ports, files and port mapper, on loopback.
 
@@ -141,7 +218,9 @@ class Broker:
         self._enabled = tuple(enabled)
         self.cookie = peer.cookie if peer else f"{random.getrandbits(128):032x}"
         self._peer = peer
-        self.port, self._distribution_port, self._epmd_port = free_ports(3)
+        self.port, self._distribution_port, self._epmd_port, self._control = free_ports(
+            4
+        )
         if peer is not None:
             self._epmd_port = peer._epmd_port
         self.url = f"amqp://guest:guest@{HOST}:{self.port}/"
@@ -247,11 +326,42 @@ class Broker:
             raise BrokerError(f"rabbitmqctl {' '.join(args)} failed: {said}")
         return done.stdout
 
+    def eval(self, code: str) -> str:
+        """Evaluate Erlang expressions inside the node, and give the last one's value.
+
+        Raises:
+            BrokerError: It failed, or the node does not answer within 60 s.
+        """
+        packet = (self.cookie + code).encode()
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            try:
+                with socket.create_connection((HOST, self._control), 60) as link:
+                    link.sendall(len(packet).to_bytes(4, "big") + packet)
+                    answer = b"".join(iter(lambda: link.recv(65536), b""))
+                break
+            except ConnectionRefusedError as error:  # it is just being started
+                if not self.running or time.monotonic() > deadline:
+                    raise BrokerError(f"{self.node} does not answer") from error
+                time.sleep(0.02)
+        said = answer[5:].decode("utf-8", "replace")
+        if answer[4:5] != b"\0":
+            raise BrokerError(f"{code} failed: {said}")
+        return said
+
     def queues(self) -> dict[str, dict[str, int]]:
         """Count the messages and consumers of every queue."""
         columns = ("messages_ready", "messages_unacknowledged", "consumers")
-        text = self.ctl("list_queues", "-q", "--formatter", "json", "name", *columns)
-        return {row.pop("name"): row for row in json.loads(text)}
+        lines = self.eval(QUEUES.format(items=", ".join(columns))).splitlines()
+        return {
+            name: dict(zip(columns, map(_figure, figures.split()), strict=True))
+            for name, figures in zip(lines[::2], lines[1::2], strict=True)
+        }
+
+    def connections(self) -> list[Connection]:
+        """Give the connections that are open."""
+        lines = iter(self.eval(CONNECTIONS).splitlines())
+        return [Connection(*each) for each in zip(lines, lines, lines, strict=True)]
 
     def enable(self, *plugins: str) -> None:
         """Enable these plugins, and no others, from the next start on."""
@@ -259,21 +369,22 @@ class Broker:
 
     def stop_app(self) -> None:
         """Stop RabbitMQ inside the node, which closes connections politely."""
-        self.ctl("stop_app")
+        self.eval("ok = rabbit:stop().")
 
     def start_app(self) -> None:
         """Start RabbitMQ inside the node again and wait until it answers."""
-        self.ctl("start_app")
+        self.eval("ok = rabbit:start().")
         self._wait_until_ready()
 
     def alarm(self, on: bool) -> None:
         """Raise or clear the memory alarm, which blocks publishing connections."""
-        self.ctl("set_vm_memory_high_watermark", "0.00001" if on else "0.4")
+        share = 0.00001 if on else 0.4
+        self.eval(f"vm_memory_monitor:set_vm_memory_high_watermark({share:f}).")
         deadline = time.monotonic() + 20
-        while ("memory" in self.ctl("eval", "rabbit_alarm:get_alarms().")) is not on:
+        while ("memory" in self.eval("rabbit_alarm:get_alarms().")) is not on:
             if time.monotonic() > deadline:
                 raise BrokerError("the alarm did not change within 20 s")
-            time.sleep(0.1)
+            time.sleep(0.02)
 
     def _prepare(self) -> None:
         if self._home is not None:
@@ -289,6 +400,7 @@ class Broker:
             if self._plugins
             else "",
             ".erlang.cookie": self.cookie,
+            "control.erl": CONTROL.format(cookie=self.cookie, port=self._control),
         }
         for name, text in files.items():
             (home / name).write_text(text)
@@ -318,7 +430,9 @@ class Broker:
             "RABBITMQ_LOG_BASE": str(home / "log"),
             "RABBITMQ_LOG": "warning,-color",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                ERLANG_ARGS.format(node=node, port=port) + LOOPBACK_ONLY
+                ERLANG_ARGS.format(node=node, port=port)
+                + LOOPBACK_ONLY
+                + f" -run file eval {home / 'control.erl'}"
             ),
             "RABBITMQ_CTL_ERL_ARGS": LOOPBACK_ONLY,
             "RABBITMQ_CTL_DIST_PORT_MIN": "0",
@@ -389,6 +503,16 @@ class Broker:
     def _stop_at_exit(self) -> None:
         if os.getpid() == self._owner:  # not in a forked child
             self.stop()
+
+
+def binary(text: str) -> str:
+    """Write a text as Erlang does."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'<<"{escaped}"/utf8>>'
+
+
+def _figure(text: str) -> int:
+    return int(text) if text.isdecimal() else 0  # a queue of which nothing is known yet
 
 
 def plugin_list(names: Iterable[str]) -> str:
