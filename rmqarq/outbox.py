@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -11,7 +10,7 @@ from rmqarq.errors import EncodeError, PartlyEnqueued
 from rmqarq.job import new_job_id
 from rmqarq.message import Message
 from rmqarq.middleware import enqueue_chain
-from rmqarq.when import seconds_until
+from rmqarq.when import seconds_until, wall_clock
 from rmqarq.wire.codec import Codec
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import PropertyError
@@ -45,7 +44,7 @@ class Outbox:
     """
 
     def __init__(
-        self, settings: Settings, clock: Callable[[], float] = time.time
+        self, settings: Settings, clock: Callable[[], float] = wall_clock
     ) -> None:
         self._clock = clock
         self._serializer: Serializer = settings.serializer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from rmqarq.when import wall_clock
 from rmqarq.wire.transport import Transport
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Surroundings(NamedTuple):
         note: Called with what was enqueued once the broker has stored it.
     """
 
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = wall_clock
     connect: Callable[[Settings, Container[str]], Transport] = Transport
     note: Callable[[Publication], None] | None = None
 

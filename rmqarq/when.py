@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+import time
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
 When: TypeAlias = float | timedelta | datetime
 """Seconds from now, a span from now, or a moment. A naive datetime is local time."""
+
+
+def wall_clock() -> float:
+    """Give the present moment, in seconds since the epoch.
+
+    `time.time` is looked up at each call: tests may put another in its place.
+    """
+    return time.time()
 
 
 def seconds_until(when: When, now: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import time
 import zlib
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -14,6 +13,7 @@ from msgspec import Raw
 
 from rmqarq.errors import DecodeError, EncodeError
 from rmqarq.message import WIRE_VERSION, Message
+from rmqarq.when import wall_clock
 from rmqarq.wire import properties
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Codec:
     """
 
     def __init__(
-        self, settings: Settings, clock: Callable[[], float] = time.time
+        self, settings: Settings, clock: Callable[[], float] = wall_clock
     ) -> None:
         self.clock = clock
         self._serializer: Serializer = settings.serializer

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
 from rmqarq.errors import DecodeError
+from rmqarq.when import wall_clock
 from rmqarq.wire import origin
 from rmqarq.wire.codec import Decoded, Envelope
 from rmqarq.wire.media import media_of
@@ -91,7 +91,7 @@ def message_of(
     task: str,
     body: Raw,
     new_id: Callable[[], str],
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = wall_clock,
 ) -> Envelope:
     """Make the message that a worker deals with.
 

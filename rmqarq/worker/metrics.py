@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from msgspec import Struct
 
 from rmqarq.outcome import Reason
+from rmqarq.when import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -95,7 +96,7 @@ class Metrics:
         self,
         tasks: Mapping[str, str],
         queues: Collection[str],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = wall_clock,
     ) -> None:
         self._clock = clock
         self._tasks = tasks

@@ -250,6 +250,8 @@ def main() -> None:
     if not isinstance(start, Start):  # the supervisor is gone already
         sys.exit(0)
     control.doomed = start.doomed
+    # a file that changes twice in a second passes for what was compiled between
+    sys.dont_write_bytecode = start.reload or sys.dont_write_bytecode
     line.listen(control.hear)
     sys.path[:] = sys.argv[4:]
     del sys.argv[1:]

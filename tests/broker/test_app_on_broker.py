@@ -157,8 +157,8 @@ async def test_all_four_hooks_are_called_around_and_see_how_each_job_ended(
     of_good = [each for each in events if each[1:2] in (("good",), (7,))]
     assert of_good[:3] == [("start", "good", 1), ("run", 7), ("end", "good", 1)]
     tries = [each for each in events if each[1:2] == ("again",)]
-    for kind in ("start", "end"):  # the next try may begin before a hook has ended
-        assert [each[2] for each in tries if each[0] == kind] == [1, 2]
+    for kind in ("start", "end"):  # the next try may be over before a hook is called
+        assert sorted(each[2] for each in tries if each[0] == kind) == [1, 2]
     assert tries[0] == ("start", "again", 1)
     assert outcomes["good"] == [Succeeded(5)]
     assert [type(each) for each in outcomes["again"]] == [Retried, Succeeded]

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,7 +52,6 @@ HERE = {
     "results": lambda: hasattr(Job, "result"),
     "aborting": lambda: hasattr(Job, "abort"),
     "schedules": lambda: hasattr(App, "cron"),
-    "testing": lambda: find_spec("rmqarq.testing") is not None,
 }
 """Whether a thing that the page says is not there yet has come meanwhile."""
 
