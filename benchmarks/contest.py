@@ -88,7 +88,7 @@ class Run:
         self.store = stores.rabbit if entry.peer.broker == "rabbitmq" else stores.redis
         self._program = str(program)
         self._log = directory / f"{entry.name}.log"
-        shared = Path("/dev/shm") if Path("/dev/shm").is_dir() else directory  # noqa: S108
+        shared = Path("/dev/shm") if Path("/dev/shm").is_dir() else directory
         self._file = shared / f"rmqarq-bench-{os.getpid()}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith("RMQARQ_")}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -164,7 +164,11 @@ class Run:
         worker.resources.look()
 
     def until(
-        self, worker: Worker, done: Callable[[], bool], seconds: float, step: float = 0.002
+        self,
+        worker: Worker,
+        done: Callable[[], bool],
+        seconds: float,
+        step: float = 0.002,
     ) -> None:
         """Wait for something that the worker does.
 
@@ -233,8 +237,10 @@ def _drained(run: Run, worker: Worker, last: float = 0.0) -> Figures:
     cpu = worker.resources.cpu - cpu
     moments = run.moments()
     wall = max(moments) - min(moments) + last
-    counted = max(1, run.n - before)
-    return {"n": run.n, "wall": wall, "rate": run.n / wall, "cpu": cpu / counted * 1e6}
+    figures = {"n": run.n, "wall": wall, "rate": run.n / wall}
+    if (counted := run.n - before) > run.n / 2:  # else it was too quick to be seen
+        figures["cpu"] = cpu / counted * 1e6
+    return figures
 
 
 def latency(run: Run) -> Figures:

@@ -120,7 +120,9 @@ def programs(chosen: list[Entry]) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which; all if none.")
+    ] = None,
 ) -> None:
     """Install the libraries that rmqarq is measured beside."""
     found, missing = programs(entries(names or ["all"]))

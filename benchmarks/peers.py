@@ -72,7 +72,9 @@ class Entry(Struct, frozen=True):
     def safe(self) -> bool:
         """On RabbitMQ, durable and confirmed, as rmqarq is."""
         settings = self.settings
-        return self.peer.broker == "rabbitmq" and settings.durable and settings.confirmed
+        return (
+            self.peer.broker == "rabbitmq" and settings.durable and settings.confirmed
+        )
 
 
 def all_peers() -> dict[str, Peer]:

@@ -100,15 +100,19 @@ def _panel(x: int, y: int, title: str, found: list[Standing]) -> list[str]:
         kind = _kind(standing)
         weight = ' class="bold"' if kind == "ours" else ""
         base = top + BAR - 3
+        name, figure = escape(_name(standing)), _figure(standing.value)
+        left, right = x + NAMES - 8, x + NAMES + length + 6
         parts += [
-            f'<text{weight} x="{x + NAMES - 8}" y="{base}" text-anchor="end">'
-            f"{escape(_name(standing))}</text>",
-            f'<rect class="{kind}" x="{x + NAMES}" y="{top}" width="{length:.1f}"'
-            f' height="{BAR}" rx="2"/>',
-            f'<text{weight} x="{x + NAMES + length + 6:.1f}" y="{base}">'
-            f"{_figure(standing.value)}</text>",
+            f'<text{weight} x="{left}" y="{base}" text-anchor="end">{name}</text>',
+            _box(kind, x + NAMES, top, length),
+            f'<text{weight} x="{right:.1f}" y="{base}">{figure}</text>',
         ]
     return parts
+
+
+def _box(kind: str, x: int, y: int, width: float) -> str:
+    place = f'x="{x}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2"'
+    return f'<rect class="{kind}" {place}/>'
 
 
 def _kind(standing: Standing) -> str:
@@ -130,9 +134,7 @@ def _legend(y: int) -> list[str]:
     parts: list[str] = []
     x = MARGIN
     for kind, text in LEGEND:
-        parts.append(
-            f'<rect class="{kind}" x="{x}" y="{y}" width="{BAR}" height="{BAR}" rx="2"/>'
-            f'<text class="small" x="{x + BAR + 6}" y="{y + BAR - 3}">{text}</text>'
-        )
+        place = f'x="{x + BAR + 6}" y="{y + BAR - 3}"'
+        parts += [_box(kind, x, y, BAR), f'<text class="small" {place}>{text}</text>']
         x += BAR + 30 + 7 * len(text)
     return parts

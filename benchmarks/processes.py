@@ -45,7 +45,9 @@ class Resources:
         """Resident and proportional memory in MiB, of all there are now."""
         self.look()
         sizes = [_sizes(pid) for pid in self._pids]
-        return {name: sum(each.get(name, 0) for each in sizes) for name in ("Rss", "Pss")}
+        return {
+            name: sum(each.get(name, 0) for each in sizes) for name in ("Rss", "Pss")
+        }
 
 
 class Worker:

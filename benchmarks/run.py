@@ -15,8 +15,8 @@ import aiormq
 import typer
 
 from benchmarks import results, rounds, table
-from benchmarks.libraries import QUEUE, plain_aiormq, rmqarq_app
 from benchmarks.demands import judge
+from benchmarks.libraries import QUEUE, plain_aiormq, rmqarq_app
 from benchmarks.peers import Entry, entries
 from benchmarks.rows import MATCHES
 from benchmarks.scenarios import SCENARIOS, Line, Scenario

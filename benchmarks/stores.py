@@ -85,7 +85,9 @@ class Redis:
         self._directory = TemporaryDirectory(prefix="rmqarq-redis-")
         (self._port,) = free_ports(1)
         self.url = f"redis://{HOST}:{self._port}"
-        options = f"--port {self._port} --bind {HOST} --appendonly yes --appendfsync everysec"
+        options = (
+            f"--port {self._port} --bind {HOST} --appendonly yes --appendfsync everysec"
+        )
         self._process = subprocess.Popen(
             [program, *options.split(), "--save", "", "--dir", self._directory.name],
             stdout=subprocess.DEVNULL,
@@ -102,9 +104,12 @@ class Redis:
     @property
     def version(self) -> str:
         """Its version."""
-        return self._say("INFO server", 4096).decode().partition("redis_version:")[
-            2
-        ].split()[0]
+        return (
+            self._say("INFO server", 4096)
+            .decode()
+            .partition("redis_version:")[2]
+            .split()[0]
+        )
 
     def close(self) -> None:
         """End it, and remove its files."""
@@ -167,5 +172,3 @@ class Stores:
             self.redis.renew()
             found["BENCH_REDIS"] = self.redis.url
         return found
-
-

@@ -144,7 +144,9 @@ def head(report: Report) -> str:
     machine = report.machine
     brokers = ", ".join(f"{name} {version}" for name, version in report.brokers.items())
     load_average = ", ".join(f"{each:g}" for each in machine.load)
-    scale = "" if report.scale == 1 else f" Numbers of jobs: {report.scale:g} of the usual."
+    scale = (
+        "" if report.scale == 1 else f" Numbers of jobs: {report.scale:g} of the usual."
+    )
     return (
         f"`{report.command}`: {machine.cpus} cores of {machine.cpu}, Python"
         f" {machine.python}, {brokers}; load average before it: {load_average}."
@@ -182,7 +184,9 @@ def main(
     result: Annotated[Path, typer.Argument(help="What benchmarks.run --json wrote.")],
     svg: Annotated[Path | None, typer.Option(help="Write the picture here.")] = None,
     *,
-    into_pages: Annotated[bool, typer.Option("--write", help="Into the pages.")] = False,
+    into_pages: Annotated[
+        bool, typer.Option("--write", help="Into the pages.")
+    ] = False,
 ) -> None:
     """Write the tables of a run."""
     report = load(result)

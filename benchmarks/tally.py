@@ -9,8 +9,6 @@ import asyncio
 import mmap
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 WIDTH = 8

@@ -1,4 +1,4 @@
-"""arq: looks twice a second for 10 jobs as it comes; at its best 100 jobs, every 10 ms."""
+"""arq: up to 10 jobs, looked for twice a second; at its best 100, every 10 ms."""
 
 import asyncio
 from datetime import UTC, datetime

@@ -1,6 +1,7 @@
-"""The event loop of the libraries that have no command of their own to start a worker."""
+"""The event loop of libraries that have no command of their own to start a worker."""
 
 import asyncio
+import contextlib
 import importlib
 import signal
 from importlib.util import find_spec
@@ -21,10 +22,8 @@ def run_forever(work):
     async def until_told():
         task = asyncio.current_task()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await work()
-        except asyncio.CancelledError:
-            pass
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(until_told())

@@ -1,4 +1,4 @@
-"""pika's blocking connection, as its documentation shows it: no framework, no asyncio."""
+"""pika's blocking connection, as its documentation shows it: without asyncio."""
 
 import json
 import signal

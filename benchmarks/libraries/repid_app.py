@@ -14,9 +14,7 @@ from benchmarks.tally import job as tallied
 
 _batch = {"batch_size": CONCURRENCY} if BEST else {}
 app = Repid()
-app.servers.register_server(
-    "default", RedisServer(REDIS, **_batch), is_default=True
-)
+app.servers.register_server("default", RedisServer(REDIS, **_batch), is_default=True)
 router = Router()
 
 
