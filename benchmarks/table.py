@@ -6,6 +6,8 @@ With --write, into the pages, between their markers, and as a picture beside the
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from os.path import relpath
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +19,14 @@ from benchmarks.results import Report, Standing, better, load, ours, queues, sta
 from benchmarks.rows import MATCHES, ROWS, Row
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "benchmarks" / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "zh" / "README.md",
+    ROOT / "docs" / "benchmarks.md",
+    ROOT / "benchmarks" / "README.md",
+)
 PICTURE = ROOT / "docs" / "benchmarks.svg"
-MARKERS = re.compile(r"(<!-- contest -->\n).*(<!-- end of the contest -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
 def short(value: float) -> str:
@@ -59,7 +66,7 @@ def _summary_line(row: Row, ranked: list[Standing]) -> list[str]:
         row.label,
         short(own.value),
         _named(best) if best else "",
-        f"{own.value / best.value:.2f}x" if best and best.value else "",
+        f"{own.value / best.value:.2f}x" if best and best.value > 0 else "",
         str(place),
         ", ".join(map(_named, others)),
     ]
@@ -112,7 +119,7 @@ def _promises(standing: Standing) -> str:
 def missing(report: Report) -> str:
     """Who could not do what, and why."""
     lines = [
-        f"- {key}, {match}: {' '.join(why.split())[:200]}"
+        f"- {key}, {match}: {' '.join(why.split())[-160:]}"
         for match, failures in report.failures.items()
         for key, why in failures.items()
     ]
@@ -154,30 +161,43 @@ def head(report: Report) -> str:
     )
 
 
+def brief(report: Report) -> str:
+    """Write what matters most."""
+    return "\n\n".join((head(report), summary(report), demands(report)))
+
+
 def write(report: Report) -> str:
     """Write everything."""
-    parts = [
-        head(report),
-        summary(report),
-        "### What it has to show",
-        demands(report),
-        "### Every library",
-        details(report),
-    ]
+    parts = [head(report), summary(report), demands(report), details(report)]
     if report.failures:
-        parts += ["### What could not be measured", missing(report)]
-    return "\n\n".join(parts) + "\n"
+        parts += ["**What was not measured**", missing(report)]
+    return "\n\n".join(parts)
 
 
-def fill(page: str, text: str) -> str:
-    """Put the text between the markers of a page.
+def fill(page: str, texts: Mapping[str, str]) -> str:
+    """Put texts between `<!-- name -->` and `<!-- end of name -->`.
+
+    Args:
+        page: As it is.
+        texts: By name.
 
     Raises:
         ValueError: The page has no markers.
+        KeyError: It has markers of another name.
     """
-    if not MARKERS.search(page):
-        raise ValueError("the page has no markers: <!-- contest -->")
-    return MARKERS.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", page)
+    if not MARKED.search(page):
+        raise ValueError("the page has no markers, such as <!-- contest -->")
+    return MARKED.sub(lambda found: f"{found[1]}{texts[found[2]]}\n{found[3]}", page)
+
+
+def texts_for(page: Path, report: Report) -> dict[str, str]:
+    """Give what may stand between the markers of a page."""
+    path = relpath(PICTURE, page.parent)
+    return {
+        "picture": f"![rmqarq beside other task queues]({path})",
+        "brief": brief(report),
+        "contest": write(report),
+    }
 
 
 def main(
@@ -190,14 +210,14 @@ def main(
 ) -> None:
     """Write the tables of a run."""
     report = load(result)
-    text = write(report)
     if svg is not None:
         svg.write_text(picture.draw(report), "utf-8")
     if not into_pages:
-        print(text)
+        print(write(report))
         return
     for page in PAGES:
-        page.write_text(fill(page.read_text("utf-8"), text), "utf-8")
+        texts = texts_for(page, report)
+        page.write_text(fill(page.read_text("utf-8"), texts), "utf-8")
     PICTURE.write_text(picture.draw(report), "utf-8")
 
 
