@@ -32,6 +32,7 @@ SECONDS = 600.0  # one measurement, unless it is given up as hopeless
 QUIET_SECONDS = 30.0  # nothing happened for so long: jobs are lost
 DEFERRED_RATE = 400  # enqueues a second that every library can do
 HOUR = 3600.0
+FLOOR = ("one_by_one", "bulk", "drain")  # what the C client knows
 IMPORT = """
 import time
 start = time.process_time()
@@ -42,6 +43,17 @@ print((time.process_time() - start) * 1e3)
 
 class Unmeasured(Exception):
     """A library could not do it, and why."""
+
+
+def obstacle(scenario: str, entry: Entry) -> str | None:
+    """Say why a library has no place in a scenario, if so."""
+    if entry.peer.kind == "floor" and scenario not in FLOOR:
+        return "it has no worker"
+    if scenario == "naps" and not entry.settings.parallel:
+        return "it does not run 100 jobs at a time with these settings"
+    if scenario in ("delayed", "pending") and not entry.peer.delays:
+        return "it has no delays without a plugin of the broker"
+    return None
 
 
 class Contest:
@@ -66,6 +78,8 @@ class Contest:
         Raises:
             Unmeasured: It did not work, or took too long.
         """
+        if (why := obstacle(scenario, entry)) is not None:
+            raise Unmeasured(why)
         program = self._programs[entry.key]
         run = Run(entry, n, program, self._stores, self._directory)
         try:
@@ -220,8 +234,6 @@ def drain(run: Run) -> Figures:
 
 
 def naps(run: Run) -> Figures:
-    if not run.entry.settings.parallel:
-        raise Unmeasured("it does not run 100 jobs at a time with these settings")
     run.child("fill")
     with run.worker(NAP) as worker:
         figures = _drained(run, worker, NAP)
@@ -287,7 +299,6 @@ def memory(run: Run) -> Figures:
 
 def delayed(run: Run) -> Figures:
     """Jobs that are all due at one moment: how late is the last one?"""
-    _need_delays(run)
     with run.worker() as worker:
         run.ready(worker)
         due = float(round(time.time() + 3 + run.n / DEFERRED_RATE))
@@ -309,7 +320,6 @@ def delayed(run: Run) -> Figures:
 
 def pending(run: Run) -> Figures:
     """Many jobs that wait for an hour: what do they cost worker and broker?"""
-    _need_delays(run)
     assert run.store is not None
     with run.worker() as worker:
         run.ready(worker)
@@ -323,11 +333,6 @@ def pending(run: Run) -> Figures:
         "worker": after["Rss"] - before["Rss"],
         "stored": (kept["Rss"] - stored["Rss"]) * 1024 / run.n,
     }
-
-
-def _need_delays(run: Run) -> None:
-    if not run.entry.peer.delays:
-        raise Unmeasured("it has no delays without a plugin of the broker")
 
 
 MEASURES: dict[str, Callable[[Run], Figures]] = {

@@ -75,8 +75,8 @@ def _on_rabbitmq(entry: Entry) -> bool:
     return _queue(entry) and entry.peer.broker == "rabbitmq"
 
 
-def _confirming(entry: Entry) -> bool:
-    return _on_rabbitmq(entry) and entry.settings.confirmed
+def _safe(entry: Entry) -> bool:
+    return _queue(entry) and entry.safe
 
 
 def _named(name: str, variant: str = "") -> Choice:
@@ -89,7 +89,7 @@ DEMANDS = (
     Demand("drain", "rate", "plain aiormq", _named("aiormq", "default"), 3),
     Demand("drain", "rate", "C", _named("c"), 0.5),
     Demand("bulk", "rate", "queues on RabbitMQ", _on_rabbitmq, 2),
-    Demand("one_by_one", "rate", "queues that confirm", _confirming, 1.1),
+    Demand("one_by_one", "rate", "durable and confirmed queues", _safe, 1.1),
     Demand("bulk", "cpu", "all queues", _queue, 0.25),
     Demand("drain", "cpu", "all queues", _queue, 0.25),
     Demand("latency", "p50", "queues on RabbitMQ", _on_rabbitmq, 1),

@@ -118,12 +118,12 @@ def _promises(standing: Standing) -> str:
 
 def missing(report: Report) -> str:
     """Who could not do what, and why."""
-    lines = [
-        f"- {key}, {match}: {' '.join(why.split())[-160:]}"
-        for match, failures in report.failures.items()
-        for key, why in failures.items()
-    ]
-    return "\n".join(lines)
+    found: dict[str, list[str]] = {}
+    for match, failures in report.failures.items():
+        for key, why in failures.items():
+            said = f"`{match}`: {' '.join(why.split())[-160:]}"
+            found.setdefault(said, []).append(key)
+    return "\n".join(f"- {said}: {', '.join(keys)}" for said, keys in found.items())
 
 
 def demands(report: Report) -> str:

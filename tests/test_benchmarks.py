@@ -102,7 +102,7 @@ def test_everything_that_was_measured_or_not_is_written(report: results.Report) 
     text = table.write(report)
     for key in RATES:
         assert ENTRIES[key].title in text
-    assert "- arq/best, drain: only 5 of 20 jobs were begun" in text
+    assert "- `drain`: only 5 of 20 jobs were begun: arq/best" in text
     assert "acks a job before it runs" in text
 
 
@@ -154,6 +154,14 @@ def test_what_is_measured_shown_and_demanded_fits_together() -> None:
     with pytest.raises(ValueError, match="unknown: nobody"):
         entries(["nobody"])
     assert [*all_peers()][0] == "rmqarq"  # noqa: RUF015 - the file's order
+
+
+def test_a_library_is_not_tried_at_what_it_does_not_have() -> None:
+    assert contest.obstacle("naps", ENTRIES["celery/default"])
+    assert contest.obstacle("delayed", ENTRIES["faststream/best"])
+    assert contest.obstacle("latency", ENTRIES["c/default"])
+    assert contest.obstacle("drain", ENTRIES["c/default"]) is None
+    assert contest.obstacle("delayed", ENTRIES["rmqarq/best"]) is None
 
 
 def test_slow_libraries_get_fewer_jobs() -> None:
