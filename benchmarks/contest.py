@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from benchmarks.libraries import CONCURRENCY, QUEUE
 from benchmarks.processes import Worker
 from benchmarks.tally import Tally
+from tests.harness.broker import BrokerError
 
 if TYPE_CHECKING:
     from benchmarks.peers import Entry
@@ -81,13 +82,15 @@ class Contest:
         if (why := obstacle(scenario, entry)) is not None:
             raise Unmeasured(why)
         program = self._programs[entry.key]
-        run = Run(entry, n, program, self._stores, self._directory)
         try:
+            run = Run(entry, n, program, self._stores, self._directory)
             if entry.peer.kind == "floor":
                 return run.floor(scenario)
             return MEASURES[scenario](run)
         except subprocess.TimeoutExpired as error:
             raise Unmeasured(f"not done in {error.timeout:.0f} s") from error
+        except BrokerError as error:
+            raise Unmeasured(str(error)) from error
 
 
 class Run:
@@ -108,7 +111,7 @@ class Run:
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         self._environment = {
             **kept,
-            **stores.renew(),
+            **stores.renew(rabbit=entry.peer.broker == "rabbitmq"),
             "PYTHONPYCACHEPREFIX": str(directory / "bytecode" / entry.key),
             "PYTHONPATH": str(Path(__file__).parent.parent),
             "BENCH_VARIANT": entry.variant,

@@ -27,14 +27,14 @@ STYLE = """
   text { font: 12px system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif;
     fill: #1f2328 }
   .title { font-size: 14px; font-weight: 600 }
-  .small, .axis { fill: #59636e }
+  .small { fill: #59636e }
   .ours { fill: #d4580a }
   .safe { fill: #4f7ea8 }
   .less { fill: #b9c4cf }
   .bold { font-weight: 600 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 }
-    .small, .axis { fill: #9198a1 }
+    .small { fill: #9198a1 }
     .ours { fill: #f0883e }
     .safe { fill: #5b8fc0 }
     .less { fill: #4a535d }

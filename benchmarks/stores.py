@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 REDIS_SECONDS = 20.0
+CTL_SECONDS = 180.0
 FRESH = (
     "{drop} rabbit_vhost:add(<<{new!r}>>, <<{user!r}>>),"
     " rabbit_auth_backend_internal:set_permissions("
@@ -57,7 +58,7 @@ class Rabbit:
         words = {"old": old, "new": self._vhost, "user": "guest", "all": ".*"}
         drop = DROP.format(**words) if self._count > 1 else ""
         code = FRESH.format(drop=drop, **words)
-        self._broker.ctl("eval", code.replace("'", '"'))
+        self._broker.ctl("eval", code.replace("'", '"'), timeout=CTL_SECONDS)
 
     def declare(self, queue: str) -> None:
         """Make a quorum queue, for libraries that bring no declaration of their own."""
@@ -164,9 +165,10 @@ class Stores:
     ) -> None:
         self._stack.close()
 
-    def renew(self) -> dict[str, str]:
-        """Empty both; give the environment that names them."""
-        self.rabbit.renew()
+    def renew(self, *, rabbit: bool) -> dict[str, str]:
+        """Empty Redis, and RabbitMQ if needed; give the environment that names them."""
+        if rabbit:
+            self.rabbit.renew()
         found = {"RMQARQ_URL": self.rabbit.url}
         if self.redis is not None:
             self.redis.renew()
