@@ -69,9 +69,11 @@ class Contest:
     def __init__(
         self, stores: Stores, programs: dict[str, Path], directory: Path
     ) -> None:
-        self._stores = stores
-        self._programs = programs
-        self._directory = directory
+        self.stores = stores
+        self.programs = programs
+        self.directory = directory
+        shared = Path("/dev/shm") if Path("/dev/shm").is_dir() else directory
+        self.shared = shared / f"rmqarq-bench-{os.getpid()}"
 
     def measure(self, scenario: str, entry: Entry, n: int) -> Figures:
         """Give the figures of one measurement.
@@ -81,9 +83,8 @@ class Contest:
         """
         if (why := obstacle(scenario, entry)) is not None:
             raise Unmeasured(why)
-        program = self._programs[entry.key]
         try:
-            run = Run(entry, n, program, self._stores, self._directory)
+            run = Run(self, entry, n)
             if entry.peer.kind == "floor":
                 return run.floor(scenario)
             return MEASURES[scenario](run)
@@ -91,33 +92,33 @@ class Contest:
             raise Unmeasured(f"not done in {error.timeout:.0f} s") from error
         except BrokerError as error:
             raise Unmeasured(str(error)) from error
+        finally:
+            self.shared.unlink(missing_ok=True)
 
 
 class Run:
     """One measurement of one entry, on brokers that are empty at its beginning."""
 
-    def __init__(
-        self, entry: Entry, n: int, program: Path, stores: Stores, directory: Path
-    ) -> None:
+    def __init__(self, contest: Contest, entry: Entry, n: int) -> None:
         self.entry = entry
         self.n = n
-        self.stores = stores
-        self.store = stores.rabbit if entry.peer.broker == "rabbitmq" else stores.redis
-        self._program = str(program)
-        self._log = directory / f"{entry.name}.log"
-        shared = Path("/dev/shm") if Path("/dev/shm").is_dir() else directory
-        self._file = shared / f"rmqarq-bench-{os.getpid()}"
+        self._stores = contest.stores
+        self._program = str(contest.programs[entry.key])
+        self._log = contest.directory / f"{entry.name}.log"
+        self._shared = str(contest.shared)
+        on_rabbit = entry.peer.broker == "rabbitmq"
+        self.store = self._stores.rabbit if on_rabbit else self._stores.redis
         kept = {k: v for k, v in os.environ.items() if not k.startswith("RMQARQ_")}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         self._environment = {
             **kept,
-            **stores.renew(rabbit=entry.peer.broker == "rabbitmq"),
-            "PYTHONPYCACHEPREFIX": str(directory / "bytecode" / entry.key),
+            **self._stores.renew(rabbit=on_rabbit),
+            "PYTHONPYCACHEPREFIX": str(contest.directory / "bytecode" / entry.key),
             "PYTHONPATH": str(Path(__file__).parent.parent),
             "BENCH_VARIANT": entry.variant,
         }
         if entry.peer.queue:
-            stores.rabbit.declare(QUEUE)
+            self._stores.rabbit.declare(QUEUE)
 
     def floor(self, scenario: str) -> Figures:
         """Run the C client, which measures itself."""
@@ -126,12 +127,16 @@ class Run:
         return self._c(scenario)
 
     def _c(self, scenario: str) -> Figures:
-        address = self.stores.rabbit.address
+        address = self._stores.rabbit.address
         return self._json([self._program, scenario, str(self.n), *address, QUEUE])
 
     def child(self, what: str, *more: float) -> Figures:
         """Run a producer to its end."""
         return self._json(self._child(what, *more))
+
+    def paced(self) -> list[float]:
+        """Run the producer that takes its time; give the moments of its enqueues."""
+        return json.loads(self._output(self._child("paced")))["sent"]
 
     def _child(self, what: str, *more: float) -> list[str]:
         arguments = [self.entry.peer.module, what, str(self.n), *map(str, more)]
@@ -160,7 +165,7 @@ class Run:
 
     def worker(self, nap: float = 0.0) -> Worker:
         """Give the library's worker, with nothing noted yet by its jobs."""
-        self.tally = Tally(str(self._file), self.n)
+        self.tally = Tally(self._shared, self.n)
         threads = CONCURRENCY if nap else 8
         words = {
             "library": f"benchmarks.libraries.{self.entry.peer.module}",
@@ -169,7 +174,7 @@ class Run:
         arguments = [each.format(**words) for each in self.entry.settings.worker]
         environment = {
             **self._environment,
-            "BENCH_TALLY": str(self._file),
+            "BENCH_TALLY": self._shared,
             "BENCH_NAP": str(nap),
         }
         return Worker([self._program, *arguments], environment, self._log)
@@ -261,7 +266,7 @@ def _drained(run: Run, worker: Worker, last: float = 0.0) -> Figures:
 def latency(run: Run) -> Figures:
     with run.worker() as worker:
         run.ready(worker)
-        sent = run.child("paced")["sent"]
+        sent = run.paced()
         run.all_begun(worker)
         begun = run.moments()
     waited = sorted(b - s for b, s in zip(begun, sent, strict=True))

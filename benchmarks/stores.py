@@ -67,8 +67,9 @@ class Rabbit:
     async def _declare(self, queue: str) -> None:
         connection = await aiormq.connect(self.url)
         channel = await connection.channel()
-        arguments = {"x-queue-type": "quorum"}
-        await channel.queue_declare(queue, durable=True, arguments=arguments)
+        await channel.queue_declare(
+            queue, durable=True, arguments={"x-queue-type": "quorum"}
+        )
         await connection.close()
 
 

@@ -5,6 +5,8 @@ well under a microsecond. The file named by BENCH_TALLY holds one double for eac
 the job -1, which shows that a worker is ready, has the last one.
 """
 
+from __future__ import annotations
+
 import asyncio
 import mmap
 import os
@@ -43,7 +45,7 @@ class Tally:
         return self.moments[-1] > 0
 
 
-def _open() -> memoryview:
+def _open() -> memoryview[float]:
     path = os.environ.get("BENCH_TALLY")
     return Tally(path).moments if path else memoryview(bytearray(8)).cast("d")
 
