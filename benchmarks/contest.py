@@ -32,6 +32,7 @@ READY_SECONDS = 60.0
 SECONDS = 600.0  # one measurement, unless it is given up as hopeless
 QUIET_SECONDS = 30.0  # nothing happened for so long: jobs are lost
 DEFERRED_RATE = 400  # enqueues a second that every library can do
+LEAD = 6.0  # seconds, until the first of them
 HOUR = 3600.0
 FLOOR = ("one_by_one", "bulk", "drain")  # what the C client knows
 IMPORT = """
@@ -309,7 +310,7 @@ def delayed(run: Run) -> Figures:
     """Jobs that are all due at one moment: how late is the last one?"""
     with run.worker() as worker:
         run.ready(worker)
-        due = float(round(time.time() + 3 + run.n / DEFERRED_RATE))
+        due = float(round(time.time() + LEAD + run.n / DEFERRED_RATE))
         run.child("deferred", due)
         enqueued = time.time() - due
         if enqueued > 0:
