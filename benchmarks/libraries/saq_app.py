@@ -1,4 +1,7 @@
-"""saq: 10 jobs as it comes; at its best 100, results not kept, delays every 100 ms."""
+"""saq: 10 jobs as it comes; at its best 100, and results are not kept.
+
+It looks once a second for delayed jobs that are due, and no oftener by any setting.
+"""
 
 import asyncio
 import math
@@ -9,7 +12,7 @@ from benchmarks.libraries import AT_ONCE, BEST, CONCURRENCY, REDIS
 from benchmarks.libraries.event_loop import loop_factory
 from benchmarks.tally import job as tallied
 
-_worker = {"concurrency": CONCURRENCY, "timers": {"schedule": 0.1}} if BEST else {}
+_worker = {"concurrency": CONCURRENCY} if BEST else {}
 _job = {"ttl": -1} if BEST else {}
 
 
