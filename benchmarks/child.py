@@ -1,5 +1,7 @@
 """One measurement in a process of its own: `python -m benchmarks.child LIBRARY WHAT N`.
 
+Runs in the environment of each library, so it needs the standard library alone.
+
 Prints one line of JSON. RMQARQ_URL names the broker, whose queue must exist.
 """
 
@@ -48,6 +50,30 @@ async def fill(library, n):
     async with library.Producer() as producer:
         await producer.enqueue_many(n)
     return {}
+
+
+async def warm(library, n):
+    async with library.Producer() as producer:
+        await producer.enqueue(-1)
+    return {}
+
+
+async def paced(library, n):
+    sent = []
+    async with library.Producer() as producer:
+        await producer.enqueue(-1)
+        for number in range(n):
+            sent.append(time.monotonic())
+            await producer.enqueue(number)
+            await asyncio.sleep(1 / PER_SECOND)
+    return {"sent": sent}
+
+
+async def deferred(library, n, due):
+    async with library.Producer() as producer:
+        meter = Meter(n)
+        await producer.defer_many(n, float(due))
+        return meter.stop()
 
 
 async def one_by_one(library, n):
@@ -159,9 +185,11 @@ def _rss():
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def main(name, what, n):
+def main(name, what, n, *more):
     library = importlib.import_module(f"benchmarks.libraries.{name}")
-    figures = asyncio.run(globals()[what](library, int(n)))
+    event_loop = importlib.import_module("benchmarks.libraries.event_loop")
+    with asyncio.Runner(loop_factory=event_loop.loop_factory()) as runner:
+        figures = runner.run(globals()[what](library, int(n), *more))
     print(json.dumps({"n": int(n), **figures}))
 
 

@@ -1,9 +1,8 @@
-"""Measures rmqarq beside plain aiormq on a private broker and judges the budgets."""
+"""Measures rmqarq beside plain aiormq and other libraries, and judges the budgets."""
 
 import asyncio
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -15,7 +14,11 @@ from typing import Annotated
 import aiormq
 import typer
 
+from benchmarks import results, rounds, table
+from benchmarks.demands import judge
 from benchmarks.libraries import QUEUE, plain_aiormq, rmqarq_app
+from benchmarks.peers import Entry, entries
+from benchmarks.rows import MATCHES
 from benchmarks.scenarios import SCENARIOS, Line, Scenario
 from tests.harness.broker import Broker
 
@@ -163,31 +166,68 @@ def print_table(rows: list[list[str]]) -> None:
 def main(
     scenario: Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
     library: Annotated[list[str], typer.Option(help="Only these.")] = [],  # noqa: B006
+    peers: Annotated[str, typer.Option(help="Other libraries: a,b or all.")] = "",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 5,
     scale: Annotated[float, typer.Option(help="Multiplies the jobs.")] = 1.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also here.")] = None,
     *,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 on a miss.")] = False,
 ) -> None:
-    """Measure rmqarq beside plain aiormq, interleaved, on a broker of its own."""
+    """Measure rmqarq beside plain aiormq, interleaved, on a broker of its own.
+
+    With --peers, beside other libraries, which are installed when first needed; the
+    budgets, which compare with aiormq inside one process, then need --check, too.
+    """
     chosen = [each for each in SCENARIOS if each.name in scenario or not scenario]
+    matches = [each for each in MATCHES if each.name in scenario or not scenario]
     names = [name for name in LIBRARIES if name in library or not library]
-    if not chosen or not names:
-        raise typer.BadParameter(f"known are {[each.name for each in SCENARIOS]}")
-    results: list[tuple[Scenario, Line, dict[str, object]]] = []
-    everything: dict[str, object] = {"machine": platform.platform(), "repeat": repeat}
-    with Broker() as broker, TemporaryDirectory() as bytecode:
-        bench = Bench(broker.url, bytecode, scale)
-        bench.declare()
-        for each in chosen:
-            samples = _rounds(bench, each, names, max(1, round(repeat * each.rounds)))
-            everything[each.name] = samples
-            results += [(each, line, judged(line, samples)) for line in each.lines]
-    print_table([cells(*result) for result in results])
+    if not (chosen or (matches and peers)) or not names:
+        known = [each.name for each in SCENARIOS]
+        raise typer.BadParameter(f"known are {[*known, 'delayed', 'pending']}")
+    contestants = _contestants(peers)
+    report = results.new(repeat, scale)
+    with Broker() as broker, TemporaryDirectory() as directory:
+        report.brokers["RabbitMQ"] = broker.ctl("version").strip()
+        missed = False
+        if check or not contestants:
+            missed = _budgets(broker, directory, report, chosen, names)
+        if contestants:
+            contest = rounds.Rounds(report, json_file)
+            contest.run(broker, Path(directory), contestants, matches)
+            print(table.write(report))
+            missed |= any(verdict.met is False for verdict in judge(report))
     if json_file is not None:
-        json_file.write_text(json.dumps(everything, indent=1))
-    if check and any(row["must"] is False for _, _, row in results):
+        results.save(report, json_file)
+    if check and missed:
         raise typer.Exit(1)
+
+
+def _contestants(peers: str) -> list[Entry]:
+    if not peers:
+        return []
+    try:
+        return entries(["rmqarq", *peers.split(",")])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _budgets(
+    broker: Broker,
+    directory: str,
+    report: results.Report,
+    chosen: list[Scenario],
+    names: list[str],
+) -> bool:
+    """Measure and print the budgets; tell whether one was missed."""
+    bench = Bench(broker.url, directory, report.scale)
+    bench.declare()
+    found: list[tuple[Scenario, Line, dict[str, object]]] = []
+    for each in chosen:
+        count = max(1, round(report.repeat * each.rounds))
+        samples = report.budgets[each.name] = _rounds(bench, each, names, count)
+        found += [(each, line, judged(line, samples)) for line in each.lines]
+    print_table([cells(*each) for each in found])
+    return any(row["must"] is False for _, _, row in found)
 
 
 def _rounds(

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 
 import aiormq
 
-from benchmarks.libraries import AT_ONCE, PREFETCH, QUEUE, URL
+from benchmarks.libraries import AT_ONCE, BEST, PREFETCH, QUEUE, URL
+from benchmarks.libraries.event_loop import run_forever
+from benchmarks.tally import job
 
 IMPORT = "import aiormq"
 BARE_TYPER = """
@@ -51,10 +53,19 @@ async def working(run):
 
     async def on_message(message):
         await run(*json.loads(message.body)["args"])
-        await channel.basic_ack(message.delivery_tag)
+        await channel.basic_ack(message.delivery_tag, wait=not BEST)
 
     await channel.basic_qos(prefetch_count=PREFETCH)
     await channel.basic_consume(QUEUE, on_message)
     yield
     await asyncio.sleep(0.1)  # the last acks
     await connection.close()
+
+
+async def _work():
+    async with working(job):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    run_forever(_work)

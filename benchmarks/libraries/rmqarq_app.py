@@ -1,17 +1,24 @@
-"""rmqarq with its default settings."""
+"""rmqarq: with its default settings, and at its best with uvloop and a longer prefetch.
+
+`rmqarq[fast]` brings uvloop, which the worker takes when it is installed.
+"""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
-from benchmarks.libraries import CONCURRENCY, PREFETCH, QUEUE, URL
+from benchmarks.libraries import BEST, CONCURRENCY, PREFETCH, QUEUE, URL
+from benchmarks.tally import job as tallied
 from rmqarq import App, Worker
 
 IMPORT = "import rmqarq"
 HELP = ("-m", "rmqarq")
+CHUNK = 10_000
 
 
-def _app(run=None):
-    app = App(URL, queue=QUEUE, concurrency=CONCURRENCY, prefetch=PREFETCH)
+def _app(run):
+    prefetch = 1000 if BEST else PREFETCH
+    app = App(URL, queue=QUEUE, concurrency=CONCURRENCY, prefetch=prefetch)
 
     @app.task
     async def job(number: int, text: str) -> None:
@@ -20,9 +27,12 @@ def _app(run=None):
     return app, job
 
 
+app, _ = _app(tallied)
+
+
 class Producer:
     async def __aenter__(self):
-        self._app, self._job = _app()
+        self._app, self._job = _app(tallied)
         await self._app.__aenter__()
         return self
 
@@ -34,6 +44,13 @@ class Producer:
 
     async def enqueue_many(self, n):
         await self._app.enqueue_many([self._job.job(i, "x") for i in range(n)])
+
+    async def defer_many(self, n, due):
+        for start in range(0, n, CHUNK):
+            left = due - time.time()
+            numbers = range(start, min(n, start + CHUNK))
+            jobs = [self._job.job(i, "x").defer(left) for i in numbers]
+            await self._app.enqueue_many(jobs)
 
 
 @asynccontextmanager
