@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(on_dev_broker(), reason="looks at RabbitMQ itself")
 
 EXAMPLES = int(os.environ.get("RMQARQ_TEST_EXAMPLES", "300"))
-STEPS = 12
-SHORT = 20  # milliseconds, that what is soon to expire lives
+STEPS = 10
+SHORT = 10  # milliseconds, that what is soon to expire lives
 LONG = 60_000
 PATIENCE = 5.0  # seconds, until RabbitMQ shows what the dev broker shows
 RUN = secrets.token_hex(3)
