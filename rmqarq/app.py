@@ -357,10 +357,15 @@ class App(Generic[StateT]):
             await self.close()
 
     async def close(self) -> None:
-        """Close the connections; the next enqueue makes them anew."""
+        """Close the connections; the next enqueue makes them anew.
+
+        While a worker, a portal or an `async with` holds them, they are closed when
+        that ends: a job may call this, too.
+        """
         transport = self.transport
-        self._transports.forget()
-        await transport.close()
+        if transport.users == 0:
+            self._transports.forget()
+            await transport.close()
 
     async def _connect(self, patience: float) -> None:
         await self.transport.connect(asyncio.get_running_loop().time() + patience)

@@ -230,7 +230,7 @@ class _LoopThread:
                 await asyncio.wait(self.calls, timeout=self.patience)
         finally:
             for app in self._apps:
-                await app.close()
+                await app.release()
 
 
 class _EventLoop(asyncio.SelectorEventLoop):

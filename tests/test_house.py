@@ -731,3 +731,12 @@ def f(x):
 """
     found = catalogue.sentences_in(ast.parse(source))
     assert found == {"one and a half", "two %(x)s", "three {x}", "four", "five"}
+
+
+def test_a_module_of_the_package_is_there_without_an_import_of_its_own() -> None:
+    code = "import rmqarq; rmqarq.errors.Retry, rmqarq.worker.Worker; rmqarq.nowhere"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.stderr.splitlines()[-1].startswith("AttributeError: module 'rmqarq'")
+    assert "'nowhere'" in done.stderr

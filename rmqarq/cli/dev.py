@@ -147,6 +147,7 @@ class Run:
         self._supervisor = Supervisor(start, 1, output=number)
         self._producer: Producer | None = None
         self._signalled = False
+        self._forced = 0
         self._over = False
 
     async def to_the_end(self, words: Sequence[str]) -> int:
@@ -171,7 +172,7 @@ class Run:
             failure = await commanded
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
-        return failure or code
+        return self._forced or failure or code
 
     async def _command(self, words: Sequence[str]) -> int:
         """Run the command; give its exit code, 0 if it was us who stopped it."""
@@ -215,6 +216,7 @@ class Run:
         self._supervisor.heed(signal.Signals(number).name)
         if self._producer is not None:
             if again:
+                self._forced = 128 + number
                 self._producer.kill()
             else:
                 self._producer.stop()

@@ -13,6 +13,7 @@ from rmqarq.cli import output
 from rmqarq.cli.target import Json, Path, Url
 from rmqarq.doctor import examine, loaded
 from rmqarq.findings import Finding, worst
+from rmqarq.records import masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,13 +65,13 @@ def _show(findings: Sequence[Finding]) -> None:
 def _filled(given: Sentence) -> str:
     if not given.words:  # a command may have braces of its own
         return output.translated(given.template)
-    return output.filled(given.template, **given.words)
+    return masked(output.filled(given.template, **given.words))
 
 
 def _as_data(finding: Finding) -> dict[str, str | None]:
     return {
         "level": finding.level,
         "where": finding.where,
-        "what": str(finding.what),
+        "what": masked(str(finding.what)),
         "fix": None if finding.fix is None else str(finding.fix),
     }

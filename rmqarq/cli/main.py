@@ -25,6 +25,7 @@ from rmqarq.cli import (
     translated,
 )
 from rmqarq.errors import AppNotFound, RmqarqError
+from rmqarq.records import masked
 from rmqarq.worker.ending import code_of
 
 program = typer.Typer(
@@ -98,5 +99,8 @@ def _complain(error: RmqarqError) -> None:
     if logs.tell(error, cause):
         return
     if cause is not None:
-        traceback.print_exception(cause)
-    output.aside("{program}: {problem}", program="rmqarq", problem=error)
+        typer.echo(
+            masked("".join(traceback.format_exception(cause))), err=True, nl=False
+        )
+    problem = masked(logs.render(error, output.language()))
+    output.aside("{program}: {problem}", program="rmqarq", problem=problem)

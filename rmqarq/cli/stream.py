@@ -99,7 +99,12 @@ class Record(logging.Handler):
         super().__init__()
         self._stream = stream
         self._source = source
-        self.setFormatter(logs.TextFormatter(output.language(), colour=False))
+        as_json = os.environ.get("RMQARQ_LOG_FORMAT", "").lower() == "json"
+        self.setFormatter(
+            logs.JsonFormatter(output.language())
+            if as_json
+            else logs.TextFormatter(output.language(), colour=False)
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""

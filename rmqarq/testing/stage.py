@@ -69,6 +69,8 @@ class Stage:
         self._work: asyncio.Task[Any] | None = None
         self._queues: tuple[str, ...] = ()
         self._most = limit
+        self._told = False
+        self._passing = False
 
     # --- its beginning and its end ---
 
@@ -103,8 +105,8 @@ class Stage:
         assert self._work is not None, "it was started"
         worker.stop()
         await asyncio.wait((self._work,))
-        if not self._work.cancelled():
-            self._work.exception()  # it was raised when it came up
+        if not (self._told or self._work.cancelled()):
+            self._work.result()  # the end of the lifespan may fail
 
     def _connect(self, settings: Settings, foreign: Container[str]) -> GatedTransport:
         return GatedTransport(settings, foreign, self._dial, self._gate)
@@ -122,9 +124,24 @@ class Stage:
     # --- time ---
 
     async def pass_time(self, seconds: float) -> None:
-        """Go from one moment to the next at which something falls due, and work."""
+        """Go from one moment to the next at which something falls due, and work.
+
+        Raises:
+            RuntimeError: Time passes already.
+        """
+        if self._passing:
+            raise RuntimeError(
+                "time passes already: only one run() or advance() at a time, and none"
+                " inside a task"
+            )
+        self._passing = True
+        try:
+            await self._pass_until(self.clock.now() + seconds)
+        finally:
+            self._passing = False
+
+    async def _pass_until(self, until: float) -> None:
         clock = self.clock
-        until = clock.now() + seconds
         with self._gate.opened():
             await asyncio.sleep(0)  # for what the test has started beside itself
             await self._work_off()
@@ -167,6 +184,7 @@ class Stage:
             RuntimeError: Jobs make jobs without end, or the worker has ended.
         """
         if self._work is not None and self._work.done():
+            self._told = True
             self._work.result()
             raise RuntimeError("the worker of this world has ended")
         if self.witness.begun > self._most:

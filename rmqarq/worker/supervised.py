@@ -21,6 +21,7 @@ import msgspec
 from rmqarq import logs
 from rmqarq.errors import AppNotFound, RmqarqError
 from rmqarq.loader import load
+from rmqarq.records import masked
 from rmqarq.stats import Stats
 from rmqarq.worker.ending import code_of
 from rmqarq.worker.line import (
@@ -231,8 +232,8 @@ def _complain(error: RmqarqError, start: Start) -> int:
     cause = error.__cause__ if isinstance(error, AppNotFound) else None
     if not logs.tell(error, cause):
         if cause is not None:
-            traceback.print_exception(cause)
-        sentence = logs.render(error, start.language)
+            sys.stderr.write(masked("".join(traceback.format_exception(cause))))
+        sentence = masked(logs.render(error, start.language))
         sys.stderr.write(f"[{start.number}] rmqarq: {sentence}\n")
     return code_of(error)
 

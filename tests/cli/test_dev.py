@@ -210,3 +210,13 @@ def test_nothing_is_left_when_it_is_killed(here: Path) -> None:
         process.process.kill()
         # not by the tools of this test: it kills their group at its end only
         assert gone(pids), os.popen("ps -ef").read()
+
+
+def test_a_second_signal_is_told_by_the_exit_code(here: Path) -> None:
+    deaf = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"]
+    with dev(here, "--", *deaf) as process:
+        process.wait_for("deaf", 20)
+        process.process.send_signal(signal.SIGTERM)
+        process.wait_for("received SIGTERM, stopping", 20)
+        process.process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143

@@ -452,3 +452,13 @@ async def work(number: int) -> None:
             assert worker.wait(5) == 0
         assert "marker-word" not in worker.output
         assert "guest:***@127.0.0.1:1" in worker.output
+
+
+def test_no_password_is_shown_of_a_module_that_fails(tmp_path: Path) -> None:
+    text = "raise ValueError('no answer from amqp://joe:s3cr3t@host:5672/')"
+    module(tmp_path, "own", text)
+    for words in (["run"], ["run", "--processes", "2"], ["tasks"], ["doctor"]):
+        done = rmqarq(*words, "own:app", cwd=tmp_path)
+        assert done.returncode in (1, 2), said(done)
+        assert "amqp://joe:***@host:5672/" in said(done)
+        assert "s3cr3t" not in said(done)

@@ -705,3 +705,45 @@ async def test_retry_times_follow_the_clock_of_the_world(jobs: Jobs) -> None:
         assert jobs.ran == ["ran"]
         await w.advance(minutes=1)
         assert jobs.ran == ["ran", "ran"]
+
+
+async def test_time_passes_once_at_a_time() -> None:
+    jobs = Jobs()
+
+    @jobs.app.task
+    async def slow() -> None:
+        await asyncio.sleep(0.01)
+
+    async with world(jobs.app) as w:
+        await slow.enqueue()
+        await slow.defer(5)
+        results = await asyncio.gather(w.run(), w.advance(5), return_exceptions=True)
+        assert [type(each) for each in results] == [type(None), RuntimeError]
+        await w.advance(5)
+        assert len(w.done) == 2
+
+
+async def test_a_job_that_closes_the_app_takes_nothing_from_its_worker() -> None:
+    jobs = Jobs()
+
+    @jobs.app.task
+    async def close() -> None:
+        await jobs.app.close()
+
+    async with world(jobs.app) as w:
+        await close.enqueue()
+        await close.defer(5)
+        await jobs.app.close()
+        await w.advance(5)
+        assert len(w.done) == 2
+
+
+async def test_the_end_of_a_lifespan_may_fail() -> None:
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[dict[str, int]]:
+        yield {}
+        raise ValueError("at its end")
+
+    with pytest.raises(ValueError, match="at its end"):
+        async with world(App(lifespan=lifespan)):
+            pass
