@@ -167,7 +167,7 @@ class Run:
     def worker(self, nap: float = 0.0) -> Worker:
         """Give the library's worker, with nothing noted yet by its jobs."""
         self.tally = Tally(self._shared, self.n)
-        threads = CONCURRENCY if nap else 8
+        threads = CONCURRENCY // 2 if nap else 8
         words = {
             "library": f"benchmarks.libraries.{self.entry.peer.module}",
             "threads": threads,
