@@ -31,8 +31,7 @@ IDLE = 2.0
 READY_SECONDS = 60.0
 SECONDS = 600.0  # one measurement, unless it is given up as hopeless
 QUIET_SECONDS = 30.0  # nothing happened for so long: jobs are lost
-DEFERRED_RATE = 400  # enqueues a second that every library can do
-LEAD = 6.0  # seconds, until the first of them
+LEAD = 6.0  # before delayed jobs are due, beside the time their enqueues may take
 HOUR = 3600.0
 FLOOR = ("one_by_one", "bulk", "drain")  # what the C client knows
 IMPORT = """
@@ -167,7 +166,7 @@ class Run:
     def worker(self, nap: float = 0.0) -> Worker:
         """Give the library's worker, with nothing noted yet by its jobs."""
         self.tally = Tally(self._shared, self.n)
-        threads = CONCURRENCY if nap else 8
+        threads = CONCURRENCY // 2 if nap else 8
         words = {
             "library": f"benchmarks.libraries.{self.entry.peer.module}",
             "threads": threads,
@@ -310,7 +309,7 @@ def delayed(run: Run) -> Figures:
     """Jobs that are all due at one moment: how late is the last one?"""
     with run.worker() as worker:
         run.ready(worker)
-        due = float(round(time.time() + LEAD + run.n / DEFERRED_RATE))
+        due = float(round(time.time() + LEAD + run.n / run.entry.settings.pace))
         run.child("deferred", due)
         enqueued = time.time() - due
         if enqueued > 0:

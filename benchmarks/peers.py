@@ -21,6 +21,7 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True):
     extra: tuple[str, ...] = ()
     parallel: bool = True
     weight: float | None = None
+    pace: float = 400.0
     note: str = ""
 
 

@@ -1,4 +1,4 @@
-"""dramatiq: unconfirmed as it comes; at its best confirmed, one process.
+"""dramatiq: unconfirmed as it comes; at its best confirmed.
 
 It has no interface for many calls at once. Its actors are synchronous.
 """

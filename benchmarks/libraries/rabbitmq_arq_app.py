@@ -19,7 +19,7 @@ _TO_QUEUE = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": QUEUE}
 _settings = RabbitMQSettings(URL, prefetch_count=PREFETCH if BEST else 100)
 
 
-async def job(ctx, number: int, text: str) -> None:
+async def job(ctx, number, text):
     await tallied(number, text)
 
 
@@ -63,16 +63,17 @@ class Producer:
 
 def _worker():
     further = {"max_concurrent_jobs": CONCURRENCY} if BEST else {}
-    return MendedWorker(
-        WorkerSettings(
-            rabbitmq_settings=_settings,
-            functions=[job],
-            queue_name=QUEUE,
-            enable_job_result_storage=not BEST,
-            job_result_store_url=f"{REDIS}/0",
-            **further,
-        )
+    settings = WorkerSettings(
+        rabbitmq_settings=_settings,
+        functions=[job],
+        queue_name=QUEUE,
+        job_result_store_url=f"{REDIS}/0",
+        **further,
     )
+    worker = MendedWorker(settings)
+    if BEST:
+        worker.result_store = None  # it stores whatever enable_job_result_storage says
+    return worker
 
 
 if __name__ == "__main__":
