@@ -12,7 +12,8 @@ from benchmarks.tally import job
 
 IMPORT = "import aiormq"
 BARE_TYPER = """
-import rmqarq, typer
+import typer
+from rmqarq import App, Worker
 program = typer.Typer(add_completion=False, rich_markup_mode=None)
 @program.command()
 def run(app: str, queue: str = "", concurrency: int = 100): "Run a worker."

@@ -11,7 +11,7 @@ from benchmarks.libraries import BEST, CONCURRENCY, PREFETCH, QUEUE, URL
 from benchmarks.tally import job as tallied
 from rmqarq import App, Worker
 
-IMPORT = "import rmqarq"
+IMPORT = "from rmqarq import App, Worker"  # names are loaded when asked for
 HELP = ("-m", "rmqarq")
 CHUNK = 10_000
 
