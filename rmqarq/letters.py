@@ -18,7 +18,7 @@ from rmqarq.wire.foreign import message_of, source_of
 from rmqarq.wire.media import media_of
 from rmqarq.wire.origin import ID, TASK, properties_of
 from rmqarq.wire.properties import NO_HEADERS, Properties, PropertyError
-from rmqarq.wire.publication import Forward, Letter, Post
+from rmqarq.wire.publication import Forward, Letter, Post, shortened
 from rmqarq.wire.relay import OURS
 
 if TYPE_CHECKING:
@@ -226,8 +226,8 @@ def revived(delivery: Arrival, codec: Codec) -> Post:
     )
     encoded = codec.encode_again(anew, came)
     return Letter(
-        task=_short(anew.task),
-        job_id=_short(anew.id),
+        task=shortened(anew.task),
+        job_id=shortened(anew.id),
         body=encoded.body,
         content_type=encoded.content_type,
         content_encoding=encoded.content_encoding,
@@ -379,8 +379,3 @@ def _moment(headers: Mapping[str, Any], name: str) -> float | None:
     """Read milliseconds; what is beyond the year 9999 is no moment."""
     found = _number(headers, name)
     return None if found is None or found > properties.LATEST * 1000 else found / 1000
-
-
-def _short(text: str) -> str:
-    """Cut what a foreign producer made longer than a property may be."""
-    return text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")

@@ -110,6 +110,7 @@ def dev(
         given,
         reload=not burst,
         language=output.language(),
+        log_format=output.log_format(),
         patient=burst and bool(command),
         doomed=True,
     )

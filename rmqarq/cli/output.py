@@ -12,7 +12,7 @@ import re
 import time
 import unicodedata
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -35,6 +35,12 @@ def language() -> str:
     """Give the language of the terminal: the flag, the environment, the locale."""
     given = asked_for.get() or os.environ.get("RMQARQ_LANGUAGE", "").lower()
     return languages.chosen_language(given if given in languages.LANGUAGES else "auto")
+
+
+def log_format(given: Literal["text", "json"] | None = None) -> Literal["text", "json"]:
+    """Give the shape of lines before the App, which may choose another, is loaded."""
+    environment = os.environ.get("RMQARQ_LOG_FORMAT", "").lower()
+    return given or ("json" if environment == "json" else "text")
 
 
 def named_in(arguments: Sequence[str]) -> str | None:

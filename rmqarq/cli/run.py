@@ -131,7 +131,7 @@ def run(  # noqa: PLR0913 - one parameter a flag
         "health_port": health_port,
     }
     given = {name: value for name, value in flags.items() if value is not None}
-    early = output.language(), _early_format(log_format)
+    early = output.language(), output.log_format(log_format)
     start = Start(app, 1, given, tuple(queue or ()), reload, *early)
     raise typer.Exit(_run(start, processes))
 
@@ -142,12 +142,6 @@ def _run(start: Start, processes: int | None) -> int:
     if start.reload or (processes or 1) > 1:
         return asyncio.run(Supervisor(start, processes).run())
     return _run_here(start, processes)
-
-
-def _early_format(given: Literal["text", "json"] | None) -> Literal["text", "json"]:
-    """Give the shape of lines before the App, which may choose another, is loaded."""
-    environment = os.environ.get("RMQARQ_LOG_FORMAT", "").lower()
-    return given or ("json" if environment == "json" else "text")
 
 
 def _refuse_reload(start: Start) -> None:

@@ -99,10 +99,9 @@ class Record(logging.Handler):
         super().__init__()
         self._stream = stream
         self._source = source
-        as_json = os.environ.get("RMQARQ_LOG_FORMAT", "").lower() == "json"
         self.setFormatter(
             logs.JsonFormatter(output.language())
-            if as_json
+            if output.log_format() == "json"
             else logs.TextFormatter(output.language(), colour=False)
         )
 

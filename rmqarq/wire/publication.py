@@ -179,3 +179,8 @@ def delayed(
         delay=delay,
         names=names,
     )
+
+
+def shortened(text: str) -> str:
+    """Cut what a foreign producer made longer than a property may be: 255 bytes."""
+    return text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")

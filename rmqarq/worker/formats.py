@@ -11,7 +11,7 @@ from rmqarq.wire import properties
 from rmqarq.wire.foreign import ForeignCodec, message_of
 from rmqarq.wire.origin import TASK, origin_of
 from rmqarq.wire.properties import NO_HEADERS, Header, Properties, PropertyError
-from rmqarq.wire.publication import Forward, Letter, Post
+from rmqarq.wire.publication import Forward, Letter, Post, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,8 +87,8 @@ class JobFormat:
         task = message.task if message is not None else found.type or ""
         job_id = message.id if message is not None else found.correlation_id or ""
         return Letter(
-            task=_short(task),
-            job_id=_short(job_id),
+            task=shortened(task),
+            job_id=shortened(job_id),
             body=arrival.body,
             content_type=found.content_type,
             content_encoding=found.content_encoding,
@@ -107,8 +107,8 @@ class JobFormat:
         """Write the body anew."""
         encoded = self._codec.encode_again(message, decoded)
         return Letter(
-            task=_short(message.task),
-            job_id=_short(message.id),
+            task=shortened(message.task),
+            job_id=shortened(message.id),
             body=encoded.body,
             content_type=encoded.content_type,
             content_encoding=encoded.content_encoding,
@@ -143,8 +143,8 @@ class ForeignFormat:
             origin = origin_of(arrival)
         except PropertyError:
             return Letter(
-                task=_short(self._task),
-                job_id=_short(message.id if message is not None else new_job_id()),
+                task=shortened(self._task),
+                job_id=shortened(message.id if message is not None else new_job_id()),
                 body=arrival.body,
                 content_type=None,
                 headers={TASK: self._task, **headers},
@@ -188,11 +188,6 @@ class Formats:
     def of(self, queue: str) -> Format:
         """Give the format of a work queue and its suspects."""
         return self._foreign.get(queue, self._jobs)
-
-
-def _short(text: str) -> str:
-    """Cut what a foreign producer made longer than a property may be."""
-    return text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")
 
 
 def _properties(arrival: Arrival) -> Properties:
