@@ -5,19 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, contextmanager
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Generic,
-    Self,
-    TypeAlias,
-    TypeVar,
-    Unpack,
-)
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
 from rmqarq.context import Context, State, StateT
+from rmqarq.decorator import TaskDecorator
 from rmqarq.errors import ConfigurationError, ConnectionFailed
 from rmqarq.handler import HandlerDecorator
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
@@ -28,7 +21,7 @@ from rmqarq.registry import Registry
 from rmqarq.sending import Sending
 from rmqarq.settings import Settings, SettingsFields, chosen_settings
 from rmqarq.signature import Signature
-from rmqarq.task import Task, TaskDecorator
+from rmqarq.task import Task
 from rmqarq.transports import Surroundings, Transports
 from rmqarq.url import parse_urls
 from rmqarq.wire.topology import check_name, check_names
@@ -46,6 +39,7 @@ if TYPE_CHECKING:
 
     from rmqarq.handler import ConsumeOptions, Handler
     from rmqarq.middleware import JobHook
+    from rmqarq.rows import Chunks
     from rmqarq.wire.transport import Transport
 
     Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[StateT]]
@@ -259,6 +253,10 @@ class App(Generic[StateT]):
             >>> await app.enqueue_many([add.job(i, 1) for i in range(1000)])
         """
         return await self._sending.many(jobs, [*map(self._queue_for, jobs)])
+
+    async def enqueue_rows(self, spec: JobSpec[Any], chunks: Chunks, /) -> int:
+        """Send many calls, some in each message; `task.map(...)` ends here."""
+        return await self._sending.rows(spec, self._queue_for(spec), chunks)
 
     def local_context(self, task: str) -> Context[Any]:
         """Make a context for a task that is called right here."""

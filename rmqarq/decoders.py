@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from inspect import Parameter
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -52,7 +53,10 @@ class Decoders:
         kinds = {each.kind: each.name for each, _ in parameters}
         self._rest = kinds.get(Parameter.VAR_POSITIONAL)
         self._others = kinds.get(Parameter.VAR_KEYWORD)
-        self.fast = None if self._rest else _fast_decoder(parameters, serializer)
+        shape: Any = None if self._rest else _shape(parameters)
+        self.fast = shape and typed_decoder(serializer, shape)
+        rows = GenericAlias(list, (shape,))
+        self.fast_rows = shape and typed_decoder(serializer, rows)
 
     def by_name(self, args: Raw, kwargs: Raw) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Decode one argument after the other: any mixture of positions and names.
@@ -98,10 +102,8 @@ class Decoders:
             raise misfit(self._task, name, problem_of(error)) from error
 
 
-def _fast_decoder(
-    parameters: Sequence[tuple[Parameter, Any]], serializer: Serializer
-) -> Any:
-    """Make one decoder for a call without keywords; `None` if keywords must be."""
+def _shape(parameters: Sequence[tuple[Parameter, Any]]) -> Any:
+    """Make one type of all arguments by position; `None` if keywords must be."""
     fields: list[Any] = []
     for each, hint in parameters:
         optional = each.default is not Parameter.empty
@@ -110,10 +112,9 @@ def _fast_decoder(
             fields.append((*field, UNSET) if optional else field)
         elif each.kind is Parameter.KEYWORD_ONLY and not optional:
             return None
-    shape = msgspec.defstruct(
+    return msgspec.defstruct(
         "Arguments", fields, array_like=True, forbid_unknown_fields=True
     )
-    return typed_decoder(serializer, shape)
 
 
 def decoder_of(task: str, name: str, hint: Any, serializer: Serializer) -> Any:

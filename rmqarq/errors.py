@@ -19,7 +19,8 @@
         ├── Unroutable             the queue does not exist
         ├── BrokerBlocked          memory or disk alarm on the broker
         ├── OutcomeUnknown         lost before the broker confirmed
-        └── PartlyEnqueued         some jobs of a batch failed
+        ├── PartlyEnqueued         some jobs of a batch failed
+        └── PartlyMapped           some rows of a map failed
 
     JobSignal                      raised by a task, never seen by callers
     ├── Retry                      run me again later
@@ -116,7 +117,13 @@ class CodecError(RmqarqError):
 
 
 class EncodeError(CodecError):
-    """An argument or a result cannot travel as its annotated type."""
+    """An argument or a result cannot travel as its annotated type.
+
+    Attributes:
+        row: Which row it is in, by its position in what `map` or `starmap` was given.
+    """
+
+    row: int | None = None
 
 
 class DecodeError(CodecError):
@@ -174,6 +181,18 @@ class PartlyEnqueued(TransportError):
 
     failures: dict[int, Exception]
     jobs: list[Any]
+
+
+class PartlyMapped(TransportError):
+    """Some rows of `map` or `starmap` were not confirmed.
+
+    Attributes:
+        failures: For each chunk that was not, its rows by position, and the error.
+        sent: How many rows were sent: those from there on were not.
+    """
+
+    failures: dict[range, Exception]
+    sent: int
 
 
 class JobSignal(Exception):

@@ -44,6 +44,8 @@ class Message(
         generation: Rises each time it is requeued from the dead-letter queue.
         first_failed_at: When its first attempt failed, in seconds since the epoch.
         headers: The caller's own headers and the trace context.
+        rows: For a chunk of jobs, the positional arguments of each, instead of `args`.
+        numbers: Of these jobs, where they are not 0, 1, 2, …: some are done already.
     """
 
     version: int = WIRE_VERSION
@@ -59,6 +61,8 @@ class Message(
     generation: Count = 0
     first_failed_at: Moment | None = None
     headers: Mapping[str, str] = {}
+    rows: Any = ()
+    numbers: tuple[Count, ...] = ()
 
     def expired(self, now: float) -> bool:
         """Tell whether its time to run is over at `now` (seconds since the epoch)."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rmqarq.job import Job, JobSpec
     from rmqarq.middleware import Middleware
     from rmqarq.settings import Settings
+    from rmqarq.signature import Signature
     from rmqarq.wire.codec import Serializer
 
 
@@ -52,8 +53,15 @@ class Outbox:
         self._codec = Codec(settings)
         self._names = Names(settings.prefix)
 
-    def order(self, spec: JobSpec[Any], queue: str) -> Order:
+    def order(
+        self, spec: JobSpec[Any], queue: str, rows: Sequence[tuple[Any, ...]] = ()
+    ) -> Order:
         """Give a call its id and its time.
+
+        Args:
+            spec: The call.
+            queue: Where to.
+            rows: For a chunk of calls, the arguments of each.
 
         Raises:
             TypeError: Its time is no number, timedelta or datetime.
@@ -72,6 +80,7 @@ class Outbox:
             expires=options.expires,
             max_retries=options.max_retries,
             headers=options.headers,
+            rows=rows,
         )
         return Order(message, spec, queue, delay)
 
@@ -81,12 +90,8 @@ class Outbox:
         Raises:
             EncodeError: It can't travel as it is.
         """
-        signature = order.spec.signature
-        if signature is not None:
-            args, kwargs = signature.encode(
-                self._serializer, message.args, message.kwargs, validate=self._validate
-            )
-            message = msgspec.structs.replace(message, args=args, kwargs=kwargs or {})
+        if order.spec.signature is not None:
+            message = self._written(message, order.spec.signature)
         options = order.spec.options
         content_type, content_encoding, body = self._codec.encode(
             message, options.compression
@@ -110,6 +115,18 @@ class Outbox:
                 task=message.task,
                 problem=str(error),
             ) from error
+
+    def _written(self, message: Message, signature: Signature) -> Message:
+        """Write down the arguments as the function's parameters want them."""
+        if message.rows:
+            rows = signature.encode_rows(
+                self._serializer, message.rows, validate=self._validate
+            )
+            return msgspec.structs.replace(message, rows=rows)
+        args, kwargs = signature.encode(
+            self._serializer, message.args, message.kwargs, validate=self._validate
+        )
+        return msgspec.structs.replace(message, args=args, kwargs=kwargs or {})
 
     async def publications(
         self, orders: Sequence[Order], wrapping: Sequence[Middleware]

@@ -9,15 +9,19 @@ from rmqarq.job import Job
 from rmqarq.middleware import enqueue_chain, wraps_enqueue
 from rmqarq.outbox import Order, Outbox, partly
 from rmqarq.priorities import Priorities
+from rmqarq.rows import Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rmqarq.errors import RmqarqError
     from rmqarq.job import JobSpec
     from rmqarq.message import Message
     from rmqarq.middleware import Middleware
+    from rmqarq.rows import Chunks, Row
     from rmqarq.settings import Settings
     from rmqarq.transports import Surroundings, Transports
+    from rmqarq.wire.publication import Publication
 
 R = TypeVar("R")
 
@@ -75,18 +79,36 @@ class Sending:
         handles: list[Job[R]] = [
             Job(order.message.id, order.message.task, order.queue) for order in orders
         ]
-        transport = self._transports.here()
-        errors = await transport.publish_many(publications, self._patience)
-        if self._note is not None:
-            for at, publication in enumerate(publications):
-                if at not in errors:
-                    self._note(publication)
+        errors = await self._publish_all(publications)
         if errors:
             failed: dict[int, Any] = {
                 positions[at]: error for at, error in errors.items()
             }
             raise partly(handles, failed)
         return handles
+
+    async def rows(self, spec: JobSpec[Any], queue: str, chunks: Chunks) -> int:
+        """Send chunks of calls to a queue; it raises what `Task.map` does."""
+        if spec.options.priority:
+            await self._mention_priorities()
+
+        async def encode(rows: Sequence[Row]) -> list[Publication]:
+            order = self._outbox.order(spec, queue, rows)
+            _, made = await self._outbox.publications([order], self._wrapping)
+            return made
+
+        return await Mapping(spec.task, encode, self._publish_all).send(chunks)
+
+    async def _publish_all(
+        self, publications: Sequence[Publication]
+    ) -> dict[int, RmqarqError]:
+        transport = self._transports.here()
+        errors = await transport.publish_many(publications, self._patience)
+        if self._note is not None:
+            for at, publication in enumerate(publications):
+                if at not in errors:
+                    self._note(publication)
+        return errors
 
     async def _publish(self, message: Message, order: Order) -> None:
         publication = self._outbox.publication(message, order)

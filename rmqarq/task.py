@@ -3,67 +3,41 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import (
     TYPE_CHECKING,
     Any,
-    Concatenate,
     Generic,
     ParamSpec,
     Protocol,
-    TypedDict,
     TypeVar,
-    overload,
+    TypeVarTuple,
+    Unpack,
+    cast,
 )
 
 from rmqarq.context import Context
-from rmqarq.function import call, checked_name, is_async
+from rmqarq.errors import ConfigurationError
+from rmqarq.function import call, is_async
 from rmqarq.job import EnqueueOptions, Job, JobOptions, JobSpec
-from rmqarq.policy import Policy, checked_policy, converted
+from rmqarq.policy import Policy
+from rmqarq.rows import chunks
 from rmqarq.signature import Signature
 from rmqarq.threads import Threads
 
 if TYPE_CHECKING:
     from inspect import Parameter
-    from typing import Unpack
 
-    from rmqarq.backoff import Backoff
+    from rmqarq.rows import Chunks, Row
     from rmqarq.when import When
     from rmqarq.wire.codec import Decoded
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+ArgT = TypeVar("ArgT")
+ArgsT = TypeVarTuple("ArgsT")
 ContextStateT = TypeVar("ContextStateT")
-
-
-class TaskOptions(TypedDict, total=False):
-    """What `@app.task(...)` takes.
-
-    Args:
-        name: Instead of the function's name.
-        queue: Instead of the App's queue.
-        priority: Of its jobs, 0 to 255.
-        timeout: Seconds a run may take; `None`: no limit; not given: `job_timeout`.
-        max_retries: Further attempts after a failed run.
-        backoff: A `Backoff`, or the seconds of the first wait.
-        retry_on: The exceptions that are worth another attempt; all by default.
-        expires: Seconds after its time past which a job is dead.
-        compression: Whether to pack bodies above the threshold.
-    """
-
-    name: str
-    queue: str
-    priority: int
-    timeout: float | None
-    max_retries: int
-    backoff: Backoff | float
-    retry_on: tuple[type[Exception], ...]
-    expires: float
-    compression: bool
-
-
-_FOR_JOBS = ("priority", "expires", "compression")
 
 
 class Publisher(Protocol):
@@ -73,8 +47,20 @@ class Publisher(Protocol):
         """Send one call."""
         ...
 
+    async def enqueue_rows(self, spec: JobSpec[Any], chunks: Chunks, /) -> int:
+        """Send many calls, some in each message."""
+        ...
+
     def local_context(self, task: str) -> Context[Any]:
         """Make a context for a run right here."""
+        ...
+
+
+class Takes(Protocol[*ArgsT]):
+    """A task that can be called with such arguments by position."""
+
+    def job(self, *args: *ArgsT) -> JobSpec[Any]:
+        """Make a call."""
         ...
 
 
@@ -219,6 +205,90 @@ class Task(Generic[P, R_co]):
         """
         return await self.publisher.enqueue(self.job(*args, **kwargs).defer(when))
 
+    async def map(
+        self: Takes[ArgT],
+        rows: Iterable[ArgT] | AsyncIterable[ArgT],
+        /,
+        *,
+        chunk: int = 100,
+        defer: When | None = None,
+    ) -> int:
+        """Enqueue a job for each row, many in one message: cheap where rows are many.
+
+        Each job has its own retries and its own dead letter. But the broker has to do
+        with the messages: when a worker is killed, the whole chunk runs again.
+
+        Args:
+            rows: The first argument of each call; taken as they are sent, so there may
+                be any number.
+            chunk: The most jobs in a message.
+            defer: When to run them: seconds, a timedelta or a datetime.
+
+        Returns:
+            How many jobs were enqueued.
+
+        Raises:
+            EncodeError: A row would not arrive as it is, or a chunk is above
+                `max_body`; it says which, and those before are enqueued.
+            PartlyMapped: Some chunks were not stored for certain; it says which.
+            TypeError: The function can't be called like that.
+            ConfigurationError: The broker refuses us, or what we declare; or
+                `options` give a job id, which can't be that of all.
+
+        Example:
+            >>> await resize.map(range(1_000_000), chunk=500)
+        """
+        task = cast("Task[..., Any]", self)
+        return await task._map(rows, _alone, chunk, defer)
+
+    async def starmap(
+        self: Takes[*ArgsT],
+        rows: Iterable[tuple[*ArgsT]] | AsyncIterable[tuple[*ArgsT]],
+        /,
+        *,
+        chunk: int = 100,
+        defer: When | None = None,
+    ) -> int:
+        """Do the same as `map` with rows that hold all arguments of a call.
+
+        Args:
+            rows: Tuples.
+            chunk: The most jobs in a message.
+            defer: When to run them: seconds, a timedelta or a datetime.
+
+        Returns:
+            How many jobs were enqueued.
+
+        Raises:
+            Exception: As for `map`.
+
+        Example:
+            >>> await greet.starmap([("Ada", "en"), ("小明", "zh")])
+        """
+        task = cast("Task[..., Any]", self)
+        return await task._map(rows, tuple, chunk, defer)
+
+    async def _map(
+        self,
+        rows: Iterable[Any] | AsyncIterable[Any],
+        arguments: Callable[[Any], Row],
+        size: int,
+        when: When | None,
+    ) -> int:
+        if size < 1:
+            raise ValueError(f"{self.name}: a chunk holds at least one job")
+        if self._options.job_id is not None:
+            raise ConfigurationError(
+                "{task}: a job id can't be that of every row", task=self.name
+            )
+
+        def bound(row: Any) -> Row:
+            args = arguments(row)
+            return args if self.signature is None else self.signature.bind(args, {})[0]
+
+        spec = JobSpec[R_co](self.name, self.signature, (), {}, self._options, when)
+        return await self.publisher.enqueue_rows(spec, chunks(rows, size, bound))
+
     def job(self, *args: P.args, **kwargs: P.kwargs) -> JobSpec[R_co]:
         """Make a call for `App.enqueue_many`.
 
@@ -248,77 +318,5 @@ class Task(Generic[P, R_co]):
         return f"<Task {self.name}>"
 
 
-class TaskDecorator:
-    """Registers functions as tasks: `@app.task`, `@app.task(...)`, or kept as a value.
-
-    Example:
-        >>> mail = app.task(queue="mail")
-        >>> @mail
-        ... async def welcome(user_id: int) -> None: ...
-    """
-
-    def __init__(
-        self,
-        register: Callable[[Task[..., Any]], None],
-        publisher: Publisher,
-        options: TaskOptions | None = None,
-    ) -> None:
-        self._register = register
-        self._publisher = publisher
-        self._options: TaskOptions = options or {}
-
-    # The first overload of each kind is a guard: without it a type checker takes a
-    # first parameter annotated `Any`, or not at all, for a context.
-    @overload
-    def __call__(
-        self, fn: Callable[Concatenate[object, P], Coroutine[Any, Any, R]], /
-    ) -> Task[Concatenate[Any, P], R]: ...
-    @overload
-    def __call__(
-        self,
-        fn: Callable[Concatenate[Context[ContextStateT], P], Coroutine[Any, Any, R]],
-        /,
-    ) -> Task[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
-    @overload
-    def __call__(
-        self, fn: Callable[Concatenate[object, P], R], /
-    ) -> Task[Concatenate[Any, P], R]: ...
-    @overload
-    def __call__(
-        self, fn: Callable[Concatenate[Context[ContextStateT], P], R], /
-    ) -> Task[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, /, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
-    def __call__(
-        self,
-        fn: Callable[..., object] | None = None,
-        /,
-        **options: Unpack[TaskOptions],
-    ) -> Task[..., Any] | TaskDecorator:
-        """Register `fn`, or give a decorator with further options."""
-        merged: TaskOptions = {**self._options, **options}
-        if fn is None:
-            return TaskDecorator(self._register, self._publisher, merged)
-        task = _make(fn, self._publisher, merged)
-        self._register(task)
-        return task
-
-
-def _make(
-    fn: Callable[..., object], publisher: Publisher, options: TaskOptions
-) -> Task[..., Any]:
-    name = checked_name(fn, options.get("name"), (Task,))
-    policy, job_options = _checked(name, options)
-    return Task(fn, name, publisher, Signature(fn, name), policy, job_options)
-
-
-def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
-    """Sort the options by who reads them: the worker, or whoever enqueues."""
-    given: dict[str, Any] = {**options}
-    given.pop("name", None)
-    for_jobs = {key: given.pop(key) for key in _FOR_JOBS if key in given}
-    return checked_policy(name, given), converted(name, for_jobs, JobOptions)
+def _alone(row: Any) -> Row:
+    return (row,)

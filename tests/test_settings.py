@@ -16,9 +16,10 @@ import pytest
 
 import rmqarq
 from rmqarq import App, ConfigurationError, Settings
+from rmqarq.decorator import TaskOptions
 from rmqarq.job import EnqueueOptions, JobOptions
+from rmqarq.policy import Policy
 from rmqarq.settings import SettingsFields
-from rmqarq.task import Policy, TaskOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

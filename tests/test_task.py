@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rmqarq import App, Backoff, ConfigurationError, Context, State, Task
+from rmqarq.decorator import TaskDecorator
 from rmqarq.job import JobOptions
-from rmqarq.task import Policy, TaskDecorator
+from rmqarq.task import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

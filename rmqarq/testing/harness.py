@@ -14,7 +14,7 @@ from rmqarq.context import Context
 from rmqarq.middleware import call_hooks
 from rmqarq.outcome import DeadLettered, Outcome, Retried
 from rmqarq.testing.paper import PaperTransport
-from rmqarq.testing.reader import Reader
+from rmqarq.testing.reader import Reader, jobs_of
 from rmqarq.testing.stage import settings_for
 from rmqarq.transports import Surroundings
 from rmqarq.worker.admission import admit
@@ -183,13 +183,14 @@ class Harness:
 
     def _take(self, publication: Publication) -> None:
         """Take what was enqueued."""
-        lying, decoded = self._reader.published(publication)
-        parcel = Parcel(lying.home, decoded)
-        if self._aside is not None:
-            self._aside.append(parcel)
-            return
-        self.enqueued.append(self._reader.message(lying, decoded))
-        self._post(parcel)
+        lying, whole = self._reader.published(publication)
+        for decoded in jobs_of(whole):
+            parcel = Parcel(lying.home, decoded)
+            if self._aside is not None:
+                self._aside.append(parcel)
+            else:
+                self.enqueued.append(self._reader.message(lying, decoded))
+                self._post(parcel)
 
     def _post(self, parcel: Parcel) -> None:
         due = parcel.decoded.message.eta or self._now

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from rmqarq.app import App
-    from rmqarq.wire.codec import Decoded, Envelope
+    from rmqarq.wire.codec import Decoded
     from rmqarq.wire.publication import Publication
 
     Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -73,9 +73,12 @@ class Reader:
         """
         return self._formats.of(lying.home).decode(lying)
 
-    def enqueued(self, publication: Publication) -> Enqueued:
-        """Tell what was sent."""
+    def enqueued(self, publication: Publication) -> list[Enqueued]:
+        """Tell what was sent: a job, or a chunk of them."""
         lying, decoded = self.published(publication)
+        return [self._enqueued(lying, each) for each in jobs_of(decoded)]
+
+    def _enqueued(self, lying: Lying, decoded: Decoded) -> Enqueued:
         message = decoded.message
         args, kwargs = self._arguments(lying.home, decoded)
         return Enqueued(
@@ -96,23 +99,38 @@ class Reader:
         fields.update(args=args, kwargs=kwargs)
         return Message(**fields)
 
-    def delayed(self, lying: Lying) -> Delayed:
-        """Tell what waits."""
-        args, kwargs, message = self._read(lying)
-        eta = None if message is None else message.eta
+    def delayed(self, lying: Lying) -> list[Delayed]:
+        """Tell what waits: a job, a chunk of them, or what can't be read."""
+        try:
+            found = jobs_of(self.decode(lying))
+        except DecodeError:
+            nameless = Delayed(
+                task="",
+                args=(lying.body,),
+                kwargs={},
+                id="",
+                queue=lying.home,
+                due=None,
+            )
+            return [nameless]
+        return [self._delayed(lying, each) for each in found]
+
+    def _delayed(self, lying: Lying, decoded: Decoded) -> Delayed:
+        message = decoded.message
+        args, kwargs = self._arguments(lying.home, decoded)
         return Delayed(
-            task=message.task if message is not None else "",
+            task=message.task,
             args=args,
             kwargs=kwargs,
-            id=message.id if message is not None else "",
+            id=message.id,
             queue=lying.home,
-            due=None if eta is None else moment(eta),
-            job_try=1 if message is None else message.job_try,
+            due=None if message.eta is None else moment(message.eta),
+            job_try=message.job_try,
         )
 
     def dead(self, lying: Lying) -> Dead:
         """Tell what a dead letter says."""
-        args, kwargs, _ = self._read(lying)
+        args, kwargs = self._read(lying)
         letter = letters.read(lying, self._codec, lying.home)
         return Dead(
             task=letter.task,
@@ -128,14 +146,12 @@ class Reader:
             at=None if letter.died_at is None else moment(letter.died_at),
         )
 
-    def _read(
-        self, lying: Lying
-    ) -> tuple[tuple[Any, ...], dict[str, Any], Envelope | None]:
+    def _read(self, lying: Lying) -> Arguments:
         try:
             decoded = self.decode(lying)
         except DecodeError:
-            return (lying.body,), {}, None
-        return *self._arguments(lying.home, decoded), decoded.message
+            return (lying.body,), {}
+        return self._arguments(lying.home, decoded)
 
     def _arguments(self, home: str, decoded: Decoded) -> Arguments:
         """Give the arguments as the function gets them, or as they are written."""
@@ -155,3 +171,10 @@ class Reader:
             return tuple(args), dict(kwargs)
         except UNREADABLE:
             return (bytes(message.args),), {}
+
+
+def jobs_of(decoded: Decoded) -> list[Decoded]:
+    """Give the jobs of a chunk; any other message is one itself."""
+    if not decoded.message.rows:
+        return [decoded]
+    return [decoded._replace(message=each) for each in decoded.message.jobs()]

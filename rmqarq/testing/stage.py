@@ -68,6 +68,7 @@ class Stage:
         self._stack = AsyncExitStack()
         self._work: asyncio.Task[Any] | None = None
         self._queues: tuple[str, ...] = ()
+        self._in_chunks = 0
         self._most = limit
         self._told = False
         self._passing = False
@@ -119,7 +120,9 @@ class Stage:
         return await asyncio.wrap_future(dialled)
 
     def _note(self, publication: Publication) -> None:
-        self.enqueued.append(self._reader.enqueued(publication))
+        jobs = self._reader.enqueued(publication)
+        self.enqueued += jobs
+        self._in_chunks += len(jobs) - 1
 
     # --- time ---
 
@@ -155,7 +158,8 @@ class Stage:
     async def _work_off(self) -> None:
         """Return when nothing is left to do at this moment."""
         self.clock.run_due()
-        self._most = self.witness.begun + self._jobs() + self._limit
+        due = self._jobs() + self._in_chunks
+        self._most = self.witness.begun + due + self._limit
         await self._until(lambda: not self._jobs() and not self.witness.running)
 
     def _jobs(self) -> int:
@@ -201,9 +205,10 @@ class Stage:
         """Read all that waits for its time."""
         names = Names(self._settings.prefix)
         return [
-            self._reader.delayed(lying)
+            each
             for rung in every_rung()
             for lying in self._lying(names.rung(rung.label))
+            for each in self._reader.delayed(lying)
         ]
 
     def dead(self) -> list[Dead]:

@@ -54,6 +54,28 @@ class Envelope(Message, frozen=True, kw_only=True, omit_defaults=True, gc=False)
 
     args: Raw = Raw(b"")
     kwargs: Raw = Raw(b"")
+    rows: tuple[Raw, ...] = ()
+
+    def jobs(self) -> list[Envelope]:
+        """Give each job of a chunk as a message of its own.
+
+        Their ids are the same each time the chunk, or what is left of it, comes.
+        """
+        numbers = self.numbers or range(len(self.rows))
+        return [
+            Envelope(
+                id=f"{self.id}:{number}",
+                task=self.task,
+                args=row,
+                enqueued_at=self.enqueued_at,
+                eta=self.eta,
+                expires=self.expires,
+                max_retries=self.max_retries,
+                generation=self.generation,
+                headers=self.headers,
+            )
+            for number, row in zip(numbers, self.rows, strict=True)
+        ]
 
 
 class Encoded(NamedTuple):
@@ -163,6 +185,8 @@ class Codec:
                     "the message has format version {version}; this worker reads 1",
                     version=message.version,
                 )
+            if message.numbers and len(message.numbers) != len(message.rows):
+                raise DecodeError("the message has not as many numbers as rows")
             ours = bool(message.id and message.enqueued_at)
             if not (message.task and ours):
                 found = properties.decode(raw_properties)

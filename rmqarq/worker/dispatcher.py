@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
-from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from rmqarq.context import Context
 from rmqarq.errors import DecodeError
 from rmqarq.outcome import DeadLettered
 from rmqarq.wire.codec import Codec
 from rmqarq.wire.properties import NO_HEADERS, PropertyError
+from rmqarq.worker import history
 from rmqarq.worker.admission import Postponed, admit, unknown
+from rmqarq.worker.chunk import Chunk, Share
 from rmqarq.worker.executor import Executor, failure_of, timeout_of
 from rmqarq.worker.formats import Formats
 from rmqarq.worker.health import Load
-from rmqarq.worker.history import Detour, came_back, detour, history_of
 from rmqarq.worker.isolation import Isolation
 from rmqarq.worker.roster import Roster, Run
 from rmqarq.worker.settle import Settler
+from rmqarq.worker.stack import stack_of
+from rmqarq.worker.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
     from rmqarq.app import App
     from rmqarq.handler import Runnable
     from rmqarq.outcome import Outcome
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
+    from rmqarq.wire.codec import Decoded
     from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.transport import Transport
     from rmqarq.worker.metrics import Execute, Metrics
-
-    Verdict: TypeAlias = DeadLettered | Postponed | Detour
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,8 @@ class Dispatcher:
         self._state = state
         self._stats = stats
         self._on_enough = on_enough
-        self._formats = Formats(Codec(settings, app.clock), app.registry.handlers)
+        self._codec = Codec(settings, app.clock)
+        self._formats = Formats(self._codec, app.registry.handlers)
         self._executor = Executor(app, settings)
         self._execute: Execute = self._executor.execute
         self._isolation = Isolation(path, settings, self._executor) if path else None
@@ -91,10 +91,11 @@ class Dispatcher:
         self.delivered = False
         most = settings.max_jobs or settings.concurrency
         self._concurrency = min(settings.concurrency, most)
-        self._waiting: deque[Delivery] = deque()
+        self._waiting = Waiting()
         self._left: set[asyncio.Task[None]] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._apart = 0
+        self._chunks = 0
         self._started = 0
         self._expected = 0
         self._expected_until = 0.0
@@ -123,7 +124,7 @@ class Dispatcher:
     def load(self) -> Load:
         """How busy it is."""
         return Load(
-            running=len(self._roster),
+            running=len(self._roster) - self._chunks,
             waiting=len(self._waiting),
             slots=self._concurrency,
             left_behind=len(self._left) + self._executor.given_up_threads,
@@ -153,7 +154,7 @@ class Dispatcher:
         elif self._starting and (self._runs_apart(delivery) or self._has_slot):
             self._start(delivery)
         else:
-            self._waiting.append(delivery)
+            self._waiting.add(delivery)
 
     def note_loss(self, unsettled: int) -> None:
         """Take note that a consumer ended: its open deliveries come again.
@@ -161,7 +162,7 @@ class Dispatcher:
         When only our side of a link has died, they do once the broker has noticed.
         """
         self._roster.note_loss()
-        self._waiting = deque(each for each in self._waiting if each.alive)
+        self._waiting.drop_dead()
         self._expected = self.expected + unsettled
         self._expected_until = self._loop.time() + GHOST * self._settings.heartbeat
 
@@ -174,12 +175,12 @@ class Dispatcher:
         self._closed = True
         if self._isolation is not None:
             self._isolation.hold()
-        while self._waiting:
-            self._give_back(self._waiting.popleft())
+        while (waiting := self._waiting.take()) is not None:
+            self._give_back(waiting)
 
     def interrupt_all(self) -> None:
         """Cancel what runs: it is given back, no attempt is counted."""
-        self.settler.stopping = True
+        self.settler.follow_ups.stopping = True
         now = self._loop.time()
         for run in self._roster:
             run.interrupt("shutdown", now)
@@ -203,22 +204,22 @@ class Dispatcher:
                 return
             await asyncio.sleep(POLL)
 
-    def _give_back(self, delivery: Delivery) -> None:
+    def _give_back(self, delivery: Delivery | Share) -> None:
         self._stats.returned += 1
         delivery.release()
 
     @property
     def _has_slot(self) -> bool:
-        return len(self._roster) - self._apart < self._concurrency
+        return len(self._roster) - self._apart - self._chunks < self._concurrency
 
-    def _runs_apart(self, delivery: Delivery) -> bool:
+    def _runs_apart(self, delivery: Delivery | Share) -> bool:
         """Tell whether it takes no slot: it runs, or waits, in isolation."""
         return delivery.suspect and self._isolation is not None
 
     def _run_tasks(self) -> list[asyncio.Task[None]]:
         return [run.task for run in self._roster]
 
-    def _start(self, delivery: Delivery) -> None:
+    def _start(self, delivery: Delivery | Share) -> None:
         run = Run(delivery)
         self._apart += self._runs_apart(delivery)
         # not by the loop's task factory: an eager one would run the job in here
@@ -244,45 +245,75 @@ class Dispatcher:
                 self._fill_slots()
 
     def _fill_slots(self) -> None:
-        while self._starting and self._waiting and self._has_slot:
-            delivery = self._waiting.popleft()
-            if delivery.alive:  # else the broker delivers it again
-                self._start(delivery)
+        while self._starting and self._has_slot:
+            waiting = self._waiting.take()
+            if waiting is None:
+                return
+            self._start(waiting)
 
     async def _process(self, run: Run) -> None:
         delivery = run.delivery
         try:
-            decoded = self._formats.of(delivery.home).decode(delivery)
+            decoded = run.decoded = self._read(delivery)
         except DecodeError as error:
             run.settling = True
             unreadable = DeadLettered("undecodable", failure_of(error))
             await self.settler.bury(run, unreadable)
             return
-        run.decoded = decoded
         message = decoded.message
         if self._roster.recognise(run, message):
             self._stats.duplicates += 1
             return
         task = self._registry.find(delivery.home, message.task)
         verdict = self._verdict(run, task)
-        if verdict is not None or task is None:
+        if message.rows and not history.goes_on_whole(verdict):
+            await self._unpack(run, decoded, verdict)
+        elif verdict is not None or task is None:
             await self._turn_away(run, verdict)
-            return
-        if self._enough():
-            self._waiting.append(delivery)  # given back when no more are delivered
-            return
+        elif self._enough():
+            self._waiting.add(delivery)  # given back when no more are delivered
+        else:
+            await self._perform(run, task, decoded)
+
+    async def _perform(self, run: Run, task: Runnable, decoded: Decoded) -> None:
+        delivery, message = run.delivery, decoded.message
         if message.eta is not None:
             await self._wait_out(message.eta - self._clock())
         if delivery.suspect and self._isolation is not None:
             apart = await self._isolation.execute(run, task, message)
             await self._settle_apart(run, apart)
             return
-        ctx = Context(message, self._state, delivery.home, came_back(delivery))
+        ctx = Context(message, self._state, delivery.home, history.came_back(delivery))
         run.deadline = self._deadline(task)
         outcome = await self._execute(run, task, decoded, ctx)
         if not run.detached:
             await self.settler.settle(run, outcome)
             await self._executor.after(ctx)
+
+    def _read(self, delivery: Delivery | Share) -> Decoded:
+        if isinstance(delivery, Share):
+            return delivery.decoded
+        return self._formats.of(delivery.home).decode(delivery)
+
+    async def _unpack(
+        self, run: Run, decoded: Decoded, verdict: history.Verdict | None
+    ) -> None:
+        """Run the jobs of a chunk; it is settled when each of them is."""
+        run.settling = True
+        chunk = Chunk(lambda: run.delivery, decoded, self._codec)
+        if isinstance(verdict, history.Detour) or run.delivery.suspect:
+            await self.settler.scatter(run, chunk)
+            return
+        if self._closed:
+            self._give_back(run.delivery)
+            return
+        self._chunks += 1
+        try:
+            self._waiting.add_all(chunk.shares)
+            self._fill_slots()
+            await self.settler.settle_chunk(run, await chunk.rest())
+        finally:
+            self._chunks -= 1
 
     async def _settle_apart(self, run: Run, outcome: Outcome | Postponed) -> None:
         run.settling = True
@@ -311,14 +342,14 @@ class Dispatcher:
             self._on_enough()
         return self._started > most
 
-    def _verdict(self, run: Run, task: Runnable | None) -> Verdict | None:
+    def _verdict(self, run: Run, task: Runnable | None) -> history.Verdict | None:
         """Decide what is not to run; what came back too often is looked at first."""
         assert run.decoded is not None, "read before it is judged"
         message, now = run.decoded.message, self._clock()
         if run.delivery.suspect:
             self._mention_isolation()
         elif run.delivery.redelivered:
-            way = detour(history_of(run.delivery))
+            way = history.detour(history.history_of(run.delivery))
             if way is not None:
                 return way
         if task is not None or message.expired(now):
@@ -339,9 +370,9 @@ class Dispatcher:
                 " Worker(path='MODULE:APP')"
             )
 
-    async def _turn_away(self, run: Run, verdict: Verdict | None) -> None:
+    async def _turn_away(self, run: Run, verdict: history.Verdict | None) -> None:
         run.settling = True
-        if isinstance(verdict, Detour):
+        if isinstance(verdict, history.Detour):
             await self.settler.redirect(run, verdict)
         elif isinstance(verdict, Postponed):
             await self.settler.postpone(run, verdict)
@@ -358,7 +389,7 @@ class Dispatcher:
         log.error(
             "%(task)s %(id)s ignores its cancellation and is left behind; it stands at"
             " %(stack)s",
-            {"task": message.task, "id": message.id, "stack": _stack_of(run.task)},
+            {"task": message.task, "id": message.id, "stack": stack_of(run.task)},
         )
         task = self._registry.find(run.delivery.home, message.task)
         assert task is not None, "it has run"
@@ -367,18 +398,3 @@ class Dispatcher:
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
         self._fill_slots()
-
-
-def _stack_of(task: asyncio.Task[None]) -> str:
-    """Show where a suspended task stands: the functions that await each other."""
-    frames: list[FrameType] = []
-    waiting: Any = task.get_coro()
-    while waiting is not None:
-        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
-        if frame is not None:
-            frames.append(frame)
-        waiting = getattr(waiting, "cr_await", None) or getattr(
-            waiting, "gi_yieldfrom", None
-        )
-    summary = traceback.StackSummary.extract((each, each.f_lineno) for each in frames)
-    return "".join(summary.format()).strip() or "a place that can't be seen"

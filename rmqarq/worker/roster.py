@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rmqarq.message import Message
     from rmqarq.wire.codec import Decoded
     from rmqarq.wire.consumer import Consumer, Delivery
+    from rmqarq.worker.chunk import Share
 
 Interruption: TypeAlias = Literal["timeout", "shutdown"]
 Key: TypeAlias = tuple[str, str, int, int, float, int]
@@ -64,7 +65,9 @@ class Run(Execution):
 
     __slots__ = ("deadline", "decoded", "delivery", "detached")
 
-    def __init__(self, delivery: Delivery) -> None:
+    delivery: Delivery | Share
+
+    def __init__(self, delivery: Delivery | Share) -> None:
         super().__init__()
         self.delivery = delivery
         self.decoded: Decoded | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from rmqarq.errors import EncodeError, Phrase, RmqarqError
+from rmqarq.errors import EncodeError, Phrase
 from rmqarq.message import Message
 from rmqarq.outcome import (
     Aborted,
@@ -33,7 +33,9 @@ from rmqarq.wire.publication import Letter, Publication, delayed, immediate
 from rmqarq.wire.topology import dead_letter_queue
 from rmqarq.worker.admission import UNKNOWN_SINCE, Postponed
 from rmqarq.worker.executor import failure_of
+from rmqarq.worker.followup import FollowUps
 from rmqarq.worker.history import MOST_CRASHES, came_back, history_of
+from rmqarq.worker.obituary import attempts, obituary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +43,10 @@ if TYPE_CHECKING:
     from rmqarq.outcome import Reason
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
-    from rmqarq.wire.codec import Decoded
-    from rmqarq.wire.properties import Header
+    from rmqarq.wire.codec import Decoded, Envelope
     from rmqarq.wire.publication import Post
     from rmqarq.wire.transport import Transport
+    from rmqarq.worker.chunk import Chunk
     from rmqarq.worker.formats import Format, Formats
     from rmqarq.worker.history import Detour
     from rmqarq.worker.metrics import Fate, Metrics
@@ -54,14 +56,12 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 log = logging.getLogger(__name__)
 
-PAUSE, LONGEST_PAUSE = 1.0, 30.0
 WRITTEN_DOWN = 0.3
 """Seconds until a counted message comes again: if it kills its worker, the ack of the
 uncounted one must have been sent long before."""
 UNSEEN = 0.75
 """Seconds more until a delay by the plugin is taken for over: what the plugin holds
 can't be counted, and 5 000 due at once came 0.15 s late (measured on 3.10)."""
-TURNED_AWAY = ("expired", "undecodable", "unknown task")
 FAILED_FOR_GOOD = ("retries used up", "rejected", "not retryable", "crashed")
 
 
@@ -78,7 +78,7 @@ class Settler:
 
     Attributes:
         roster: Remembers what is done.
-        stopping: True when a failing follow-up shall be given up.
+        follow_ups: Publishes what follows.
         horizon: When the last of its own delayed messages is due, in loop time.
         rungs: The rungs that may hold them.
         metrics: Counts what becomes of jobs, if anybody wants to know.
@@ -101,7 +101,7 @@ class Settler:
         self._names = Names(settings.prefix)
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self.roster = roster
-        self.stopping = False
+        self.follow_ups = FollowUps(transport, settings.publish_deadline)
         self.horizon = 0.0
         self.rungs: set[Rung] = set()
         self.metrics: Metrics | None = None
@@ -138,7 +138,9 @@ class Settler:
         """Put a message, its bytes unchanged, into the dead-letter queue."""
         decoded = run.decoded
         message = decoded.message if decoded is not None else None
-        headers = self._obituary(run, message, outcome)
+        headers = obituary(
+            message, outcome, run.delivery.home, self._worker, self._clock()
+        )
         letter = self._format(run).copy(run.delivery, message, headers)
         queue = run.delivery.home
         dead = dead_letter_queue(queue, self._settings)
@@ -159,7 +161,7 @@ class Settler:
                     "queue": queue,
                     "task": letter.task or "?",
                     "id": letter.job_id or "?",
-                    "attempts": _attempts(message, outcome),
+                    "attempts": attempts(message, outcome),
                     "reason": outcome.reason,
                     "error": _in_brief(outcome.failure),
                 },
@@ -214,6 +216,53 @@ class Settler:
                 },
             )
 
+    async def settle_chunk(self, run: Run, rest: Envelope | None) -> None:
+        """Settle a chunk, all of whose jobs are; what was given back goes on."""
+        assert run.decoded is not None, "only what was decoded has jobs"
+        if rest is None:
+            self._ack(run)
+        elif len(rest.rows) == len(run.decoded.message.rows):
+            run.delivery.release()
+        else:
+            await self._send_rest(run, run.decoded, rest)
+
+    async def _send_rest(self, run: Run, decoded: Decoded, rest: Envelope) -> None:
+        try:
+            letter = self._again(run, decoded, rest)
+        except EncodeError:  # with their numbers they take more: all of it comes again
+            run.delivery.release()
+            return
+        delivery = run.delivery
+        publication = immediate(letter, delivery.queue, home=delivery.home)
+        await self._follow_up(run, publication)
+
+    async def scatter(self, run: Run, chunk: Chunk) -> None:
+        """Send each job of a chunk on alone, to run in isolation."""
+        home = run.delivery.home
+        history = history_of(run.delivery)
+        publications = [
+            immediate(
+                self._format(run).copy(share, share.decoded.message, history.headers()),
+                suspect_lane(home),
+                home=home,
+            )
+            for share in chunk.shares
+        ]
+        if await self._follow_up(run, *publications, remember=False):
+            self._stats.suspected += len(publications)
+            self._count(run, "suspected")
+            assert run.decoded is not None, "only what was decoded has jobs"
+            log.warning(
+                "%(task)s %(id)s, a chunk of %(count)d, came back unfinished"
+                " %(returns)d times; its jobs run in isolation from now on",
+                {
+                    "task": run.decoded.message.task,
+                    "id": run.decoded.message.id,
+                    "count": len(publications),
+                    "returns": history.returns,
+                },
+            )
+
     async def _crash(self, run: Run, outcome: Crashed) -> None:
         """Count a crash that is proven; after the second the job is dead."""
         self._stats.crashed += 1
@@ -241,9 +290,8 @@ class Settler:
     async def _retry(self, run: Run, decoded: Decoded, outcome: Retried) -> None:
         message = next_attempt(decoded.message, outcome.delay, self._clock())
         delivery = run.delivery
-        headers = history_of(delivery).headers() if came_back(delivery) else {}
         try:
-            letter = self._format(run).again(delivery, decoded, message, headers)
+            letter = self._again(run, decoded, message)
         except EncodeError as error:  # one more digit may be one too many
             await self.bury(run, DeadLettered("too large", failure_of(error)))
             return
@@ -267,26 +315,20 @@ class Settler:
             )
             self._expect(publication, outcome.delay)
 
+    def _again(self, run: Run, decoded: Decoded, message: Message) -> Post:
+        delivery = run.delivery
+        headers = history_of(delivery).headers() if came_back(delivery) else {}
+        return self._format(run).again(delivery, decoded, message, headers)
+
     async def _follow_up(
-        self, run: Run, publication: Publication, *, remember: bool = True
+        self, run: Run, *publications: Publication, remember: bool = True
     ) -> bool:
         """Publish, confirmed, then ack; give the message back if that can't be done."""
-        loop = asyncio.get_running_loop()
-        pause = PAUSE
-        while True:
-            deadline = loop.time() + self._settings.publish_deadline
-            try:
-                await self._transport.publish(publication, deadline)
-            except RmqarqError as error:
-                log.warning("a follow-up failed: %(problem)s", {"problem": error})
-            else:
-                self._ack(run, remember=remember)
-                return True
-            if self.stopping:
-                self._give_back(run)
-                return False
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+        if await self.follow_ups.store(publications):
+            self._ack(run, remember=remember)
+            return True
+        self._give_back(run)
+        return False
 
     def _give_back(self, run: Run) -> None:
         self._stats.returned += 1
@@ -319,35 +361,6 @@ class Settler:
             rungs = (each for each in publication.needs if isinstance(each, Rung))
             self.rungs.update(rungs)
         self.horizon = max(self.horizon, due)
-
-    def _obituary(
-        self, run: Run, message: Message | None, outcome: DeadLettered
-    ) -> dict[str, Header]:
-        """Write down why a job is dead, readable without its body."""
-        now = int(self._clock() * 1000)
-        headers: dict[str, Header] = {
-            "x-rmqarq-reason": outcome.reason,
-            "x-rmqarq-queue": run.delivery.home,
-            "x-rmqarq-worker": self._worker,
-            "x-rmqarq-last-at": now,
-        }
-        if message is not None:
-            first = message.first_failed_at
-            headers["x-rmqarq-attempts"] = _attempts(message, outcome)
-            headers["x-rmqarq-first-at"] = int(first * 1000) if first else now
-            headers["x-rmqarq-enqueued-at"] = int(message.enqueued_at * 1000)
-        if outcome.failure is not None:
-            headers["x-rmqarq-error"] = outcome.failure.kind
-            headers["x-rmqarq-message"] = outcome.failure.message
-            headers["x-rmqarq-traceback"] = outcome.failure.traceback
-        return headers
-
-
-def _attempts(message: Message | None, outcome: DeadLettered) -> int:
-    """Count the runs: a job that was turned away had none in this attempt."""
-    if message is None:
-        return 0
-    return message.job_try - (outcome.reason in TURNED_AWAY)
 
 
 def next_attempt(message: MessageT, delay: float, now: float) -> MessageT:

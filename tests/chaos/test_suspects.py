@@ -87,6 +87,36 @@ async def test_a_killer_among_good_jobs_costs_three_workers_and_no_other_job(
     await lane.empty()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_killer_in_a_chunk_costs_three_workers_and_no_other_row(
+    lane: Lane, kind: QueueType
+) -> None:
+    lane.kind = kind
+    async with lane.app() as app:
+        rows = [number == 30 for number in range(100)]
+        await app.tasks["row"].map(rows, chunk=100)
+    lost = 0
+    while True:
+        with lane.burst("-c", "10") as worker:
+            code = await ended(worker, 60)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL, worker.output
+        lost += 1
+        assert lost <= 3
+        await wait_for_count(lane.url, lane.queue, consumers=0)
+    assert lost == 3
+    notes = lane.notes("row")
+    assert len({each["job"] for each in notes}) == 100
+    assert len({each["job"] for each in notes if each["pid"] != worker.pid}) == 100
+    (letter,) = await dead_letters(lane.url, lane.queue, 1)
+    (deadly,) = {each["job"] for each in notes if each["deadly"]}
+    assert letter.properties.correlation_id == deadly
+    assert letter.headers["x-rmqarq-reason"] == "crashed"
+    assert "a chunk of 100, came back unfinished 3 times" in worker.output
+    await lane.empty()
+
+
 async def test_a_dead_letter_says_how_the_process_has_died(lane: Lane) -> None:
     deaths = {
         ("leaver", 7): "ended with exit code 7",

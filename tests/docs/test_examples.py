@@ -32,6 +32,7 @@ ALONE = (
     "include",
     "quickstart",
     "retries",
+    "rows",
     "script",
 )
 IN_DEV = "quickstart, as docs/quickstart runs it where no RabbitMQ is named"
@@ -73,6 +74,15 @@ def shown(broker: Broker, running: dict[str, subprocess.Popen[str]]) -> dict[str
 def test_every_example_is_tried_here() -> None:
     tried = {*ALONE, *IN_TURN, *ELSEWHERE, "app"} - {"worker", "doctor"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tried
+
+
+def test_many_rows_are_few_messages(running: dict[str, subprocess.Popen[str]]) -> None:
+    assert end(running["rows"]).splitlines() == [
+        "5000 rows",
+        "hello Ada",
+        "你好 小明",
+        f"5002 done, 1 retry, total {sum(range(5_000))}",
+    ]
 
 
 def test_send_enqueues(shown: dict[str, str]) -> None:

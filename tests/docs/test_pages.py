@@ -15,9 +15,9 @@ import pytest
 
 import rmqarq
 from rmqarq import Settings, TransportError
+from rmqarq.decorator import TaskOptions
 from rmqarq.handler import ConsumeOptions
 from rmqarq.outcome import Reason
-from rmqarq.task import TaskOptions
 from tests.docs.pages import (
     DOCS,
     EXAMPLES,

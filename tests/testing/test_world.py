@@ -25,7 +25,7 @@ from rmqarq import (
     Settings,
 )
 from rmqarq.devbroker import Broker
-from rmqarq.testing import world
+from rmqarq.testing import Harness, world
 from tests.testing.users import test_mail
 
 if TYPE_CHECKING:
@@ -747,3 +747,59 @@ async def test_the_end_of_a_lifespan_may_fail() -> None:
     with pytest.raises(ValueError, match="at its end"):
         async with world(App(lifespan=lifespan)):
             pass
+
+
+async def test_rows_of_a_map_are_jobs_like_any_other() -> None:
+    app = App(queue="rows")
+    seen: list[int] = []
+
+    @app.task(max_retries=1, backoff=60)
+    async def row(number: int) -> None:
+        seen.append(number)
+        if number == 3:
+            raise LookupError(number)
+
+    async with world(app, raises=False) as w:
+        assert await row.map(range(5), chunk=2) == 5
+        await row.map([8, 9], defer=3600)
+        assert [each.args for each in w.enqueued] == [(n,) for n in (*range(5), 8, 9)]
+        assert [each.args for each in w.delayed] == [(8,), (9,)]
+        w.assert_enqueued(row, 4)
+        await w.run()
+        assert seen == [*range(5)]
+        await w.advance(minutes=2)
+        assert seen == [*range(5), 3]
+        letter = w.assert_dead(row, 3)
+        assert letter.tries == 2
+        assert letter.id == w.enqueued[3].id
+        await w.advance(hours=1)
+        assert seen[6:] == [8, 9]
+
+
+async def test_more_rows_than_the_limit_are_no_endless_chain() -> None:
+    app = App(queue="rows")
+
+    @app.task
+    async def row(number: int) -> None: ...
+
+    async with world(app, limit=10) as w:
+        await row.map(range(200), chunk=50)
+        await row.map(range(200), chunk=50, defer=60)
+        await w.run()
+        await w.advance(minutes=1)
+        assert len(w.done) == 400
+
+
+async def test_the_harness_runs_the_rows_of_a_map() -> None:
+    app = App(queue="rows")
+    seen: list[int] = []
+
+    @app.task
+    async def row(number: int) -> None:
+        seen.append(number)
+
+    async with Harness(app) as h:
+        await row.map(range(5), chunk=2)
+        assert [each.args for each in h.enqueued] == [(number,) for number in range(5)]
+        assert len(await h.drain()) == 5
+    assert seen == [*range(5)]

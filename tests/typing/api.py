@@ -33,7 +33,7 @@ from rmqarq import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
 MYPY = False
@@ -242,6 +242,20 @@ async def batches() -> None:
         await app.enqueue_many([welcome.job(1), welcome.job(2).defer(30)]),
         list[Job[str]],
     )
+
+
+async def mapping() -> None:
+    """Check many rows in few messages."""
+    assert_type(await welcome.map([1, 2], chunk=10), int)
+    assert_type(await welcome.map(iter(range(3)), defer=timedelta(hours=1)), int)
+    assert_type(await process_data.starmap([(1, "update")]), int)
+    assert_type(await app.ref("other").map([{"a": 1}]), int)
+    assert_type(await app.ref("other").starmap([(1, "a"), (2, "b")]), int)
+
+    async def cursor() -> AsyncIterator[int]:
+        yield 1
+
+    assert_type(await welcome.options(priority=3).map(cursor()), int)
 
 
 async def elsewhere() -> None:

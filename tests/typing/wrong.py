@@ -43,6 +43,11 @@ async def calls() -> None:
     welcome.job("1")  # EXPECT-ERROR
     welcome.job(1).defer("60")  # EXPECT-ERROR
     await app.enqueue_many([welcome.enqueue(1)])  # EXPECT-ERROR
+    await welcome.map(["1"])  # EXPECT-ERROR
+    await welcome.map(1)  # EXPECT-ERROR
+    await welcome.map([1], chunk="10")  # EXPECT-ERROR
+    await welcome.starmap([(1, "x")])  # EXPECT-ERROR
+    await welcome.starmap([("1",)])  # EXPECT-ERROR
     Retry(defer="10")  # EXPECT-ERROR
 
 

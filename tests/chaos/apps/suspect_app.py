@@ -182,6 +182,15 @@ async def killer(ctx: Context[str]) -> None:
     await asyncio.sleep(60)
 
 
+async def row(ctx: Context[str], deadly: bool) -> None:
+    """One of many: most do no harm."""
+    note("row", ctx, deadly=deadly)
+    await asyncio.sleep(0.01)
+    if deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+        await asyncio.sleep(60)
+
+
 async def leaver(ctx: Context[str], code: int) -> None:
     note("leaver", ctx)
     os._exit(code)
@@ -217,7 +226,7 @@ def make(url: str | None = None, **settings: Any) -> App[str]:
     made = App(url, lifespan=lifespan, middleware=[Around()], **settings)
     for fn in (good, innocent, size, inspect, patient, forks, rejects, punctual):
         made.task(fn)
-    for fn in (killer, leaver, segfault, subtask_exits, bomb):
+    for fn in (row, killer, leaver, segfault, subtask_exits, bomb):
         made.task(fn)
     for fn in (sleeper, swallower, blocker, hog, thread, dies_of_cancellation):
         made.task(fn)

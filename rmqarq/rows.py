@@ -1,0 +1,187 @@
+"""Many small jobs in few messages: rows are taken, cut into chunks, and sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rmqarq.errors import EncodeError, PartlyMapped, Phrase
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from rmqarq.errors import RmqarqError
+    from rmqarq.wire.publication import Publication
+
+    Row: TypeAlias = tuple[Any, ...]
+    Chunks: TypeAlias = AsyncIterable[Sequence[Row]]
+    Encode: TypeAlias = Callable[[Sequence[Row]], Awaitable[list[Publication]]]
+    Publish: TypeAlias = Callable[
+        [Sequence[Publication]], Awaitable[dict[int, RmqarqError]]
+    ]
+
+BATCH = 25
+"""Chunks that are published together; meanwhile the next so many are encoded."""
+
+
+async def chunks(
+    rows: Iterable[Any] | AsyncIterable[Any],
+    size: int,
+    arguments: Callable[[Any], Row],
+) -> AsyncIterator[list[Row]]:
+    """Cut rows, as they come, into lists of `size`; the last one may be shorter.
+
+    Args:
+        rows: Any number of them; they are never held all at once.
+        size: How many make a chunk.
+        arguments: Makes the arguments of a call of a row.
+    """
+    chunk: list[Row] = []
+    async for row in _each(rows):
+        chunk.append(arguments(row))
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+async def _each(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            yield row
+    else:
+        for row in rows:
+            yield row
+
+
+class Mapping:
+    """Sends chunks of rows: while some are on their way, the next are encoded.
+
+    Args:
+        task: The name of the task, for errors.
+        encode: Makes what is to be published for a chunk.
+        publish: Publishes that; by position, what has met those that were not stored.
+    """
+
+    def __init__(self, task: str, encode: Encode, publish: Publish) -> None:
+        self._task = task
+        self._encode = encode
+        self._publish = publish
+        self._batch: list[tuple[range, Publication]] = []
+        self._chunks = 0
+        self._flight: asyncio.Task[dict[range, RmqarqError]] | None = None
+        self._taken = 0
+
+    async def send(self, chunks: Chunks) -> int:
+        """Send all chunks.
+
+        Returns:
+            How many rows there were.
+
+        Raises:
+            EncodeError: A row that can't travel; the chunks before its own are sent.
+            PartlyMapped: Some chunks were not stored for certain.
+        """
+        try:
+            await self._take(chunks)
+            await self._depart()
+            await self._arrive()
+        finally:
+            if self._flight is not None:
+                self._flight.cancel()
+        return self._taken
+
+    async def _take(self, chunks: Chunks) -> None:
+        try:
+            async for rows in chunks:
+                await self._add(rows)
+        except PartlyMapped:
+            raise
+        except Exception:  # of a row, or of what gives the rows
+            await self._depart()
+            await self._arrive()
+            raise
+
+    async def _add(self, rows: Sequence[Row]) -> None:
+        first = self._taken
+        try:
+            made = await self._encode(rows)
+        except EncodeError as error:
+            raise _in_row(error, first, len(rows)) from error
+        self._taken += len(rows)
+        span = range(first, self._taken)
+        self._batch += [(span, publication) for publication in made]
+        self._chunks += 1
+        if self._chunks % BATCH == 0:
+            await self._depart()
+
+    async def _depart(self) -> None:
+        """Send what is encoded, once what was sent before has arrived."""
+        batch, self._batch = self._batch, []
+        await self._arrive(batch)
+        if batch:
+            self._flight = asyncio.create_task(self._fly(batch), name="map")
+            await asyncio.sleep(0)
+
+    async def _fly(
+        self, batch: Sequence[tuple[range, Publication]]
+    ) -> dict[range, RmqarqError]:
+        errors = await self._publish([publication for _, publication in batch])
+        return {batch[at][0]: error for at, error in errors.items()}
+
+    async def _arrive(self, behind: Sequence[tuple[range, Publication]] = ()) -> None:
+        """Wait for what is on its way.
+
+        Args:
+            behind: What would follow; it is not sent if something was not stored.
+
+        Raises:
+            PartlyMapped: That is so.
+        """
+        if self._flight is None:
+            return
+        failures = await self._flight
+        self._flight = None
+        if not failures:
+            return
+        sent = behind[0][0].start if behind else self._taken
+        raise _partly(self._task, failures, sent)
+
+
+def _partly(task: str, failures: dict[range, RmqarqError], sent: int) -> PartlyMapped:
+    first = failures[min(failures, key=lambda rows: rows.start)]
+    error = PartlyMapped(
+        "{failed} of {sent} rows for {task} were not stored for certain; the first:"
+        " {problem}",
+        failed=sum(map(len, failures)),
+        sent=sent,
+        task=task,
+        problem=_said(first),
+    )
+    error.failures = dict(failures)
+    error.sent = sent
+    error.__cause__ = first
+    return error
+
+
+def _in_row(error: EncodeError, first: int, size: int) -> EncodeError:
+    """Say which row it is, or of which rows the chunk is that can't be sent."""
+    if error.row is None:
+        return EncodeError(
+            "rows {first} to {last}: {problem}; a smaller chunk may help",
+            first=first,
+            last=first + size - 1,
+            problem=_said(error),
+        )
+    found = EncodeError(
+        "row {row}: {problem}", row=first + error.row, problem=_said(error)
+    )
+    found.row = first + error.row
+    return found
+
+
+def _said(error: RmqarqError) -> Phrase:
+    """Give the sentence of an error as a part of another."""
+    return Phrase(error.template, **error.params)
