@@ -185,6 +185,7 @@ FLOORS: dict[str, list[str]] = {
         "testing.gate",
         "testing.witness",
         "testing.wanted",
+        "testing.spans",
         "testing.stage",
         "testing.worlds",
         "testing.paper",
