@@ -8,6 +8,7 @@ import logging
 import os
 import types
 import typing
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -19,6 +20,7 @@ from rmqarq import App, ConfigurationError, Settings
 from rmqarq.job import EnqueueOptions, JobOptions
 from rmqarq.settings import SettingsFields
 from rmqarq.task import Policy, TaskOptions
+from rmqarq.when import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,6 +231,40 @@ def test_a_value_out_of_range_or_of_another_type_is_refused_by_name(
         Settings(**{field: value})
 
 
+def test_every_time_may_be_a_timedelta() -> None:
+    times = {
+        field.name
+        for field in msgspec.structs.fields(Settings)
+        if float in _kinds(field.type) or field.name == "heartbeat"
+    }
+    assert len(times) == 11
+    for name in times:
+        settings = Settings(**{name: timedelta(minutes=2)})
+        assert (
+            repr(settings)
+            == f"Settings({name}=120{'' if name == 'heartbeat' else '.0'})"
+        )
+        assert getattr(App(**{name: timedelta(minutes=2)}).settings, name) == 120
+        changed = msgspec.structs.replace(Settings(), **{name: timedelta(minutes=2)})
+        assert changed == settings
+    assert typing.get_type_hints(SettingsFields)["job_timeout"] == Duration | None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("job_timeout", timedelta(0)),
+        ("shutdown_grace", timedelta(seconds=-1)),
+        ("heartbeat", timedelta(milliseconds=1500)),
+        ("heartbeat", timedelta(days=1)),
+        ("concurrency", timedelta(seconds=1)),
+    ],
+)
+def test_a_timedelta_is_checked_as_a_number_is(field: str, value: timedelta) -> None:
+    with pytest.raises(ConfigurationError, match=f"the setting {field} can't be"):
+        Settings(**{field: value})  # type: ignore[arg-type]
+
+
 def test_a_replaced_value_is_checked_too() -> None:
     with pytest.raises(ConfigurationError, match="the setting concurrency"):
         msgspec.structs.replace(Settings(), concurrency=0)
@@ -291,7 +327,7 @@ def test_the_keywords_of_an_app_are_the_settings_but_for_the_url() -> None:
     keywords = get_type_hints(SettingsFields)
     assert list(keywords) == [name for name in fields if name != "url"]
     for name, hint in keywords.items():
-        assert _plain(hint) == _plain(fields[name]), name
+        assert _kinds(hint) - {timedelta} == _kinds(fields[name]), name
 
 
 def test_every_setting_is_described_in_order() -> None:
@@ -375,6 +411,12 @@ def _is_settings(node: ast.expr) -> bool:
     """Recognise `settings` and `<anything>.settings`, with or without underscore."""
     name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
     return name.strip("_") == "settings"
+
+
+def _kinds(hint: Any) -> frozenset[Any]:
+    """Give what a setting may be, without the limits."""
+    plain = _plain(hint)
+    return plain if isinstance(plain, frozenset) else frozenset({plain})
 
 
 def _plain(hint: Any) -> Any:
