@@ -269,7 +269,15 @@ def chosen_settings(
         ConfigurationError: A value that can't be used, fields beside a Settings, or a
             `RMQARQ_DEV_URL` that leads to another machine.
     """
-    settings = _settings(url, fields)
+    return beaten_by_dev_url(_settings(url, fields))
+
+
+def beaten_by_dev_url(settings: Settings) -> Settings:
+    """Give settings with the URL in `RMQARQ_DEV_URL`, if there is one.
+
+    Raises:
+        ConfigurationError: It leads to another machine, or can't be read.
+    """
     dev_url = os.environ.get(DEV_URL)
     if not dev_url:
         return settings

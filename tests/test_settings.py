@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import rmqarq
-from rmqarq import App, ConfigurationError, Settings
+from rmqarq import App, ConfigurationError, Settings, Worker
 from rmqarq.job import EnqueueOptions, JobOptions
 from rmqarq.settings import SettingsFields
 from rmqarq.task import Policy, TaskOptions
@@ -164,6 +164,21 @@ def test_the_url_of_rmqarq_dev_beats_the_environment_and_even_the_code(
     assert App(given).settings.url == dev
     monkeypatch.setenv("RMQARQ_DEV_URL", "")
     assert App(given).settings.url != dev
+
+
+def test_the_url_of_rmqarq_dev_beats_that_of_a_worker_s_own_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = Settings(url="amqp://production.example/", concurrency=7)
+    assert Worker(App(), given).settings is given
+    monkeypatch.setenv("RMQARQ_DEV_URL", "amqp://127.0.0.1:1/")
+    app = App()
+    worker = Worker(app, given)
+    assert worker.settings == Settings(url="amqp://127.0.0.1:1/", concurrency=7)
+    assert app.settings is worker.settings
+    monkeypatch.setenv("RMQARQ_DEV_URL", "amqp://10.0.0.1/")
+    with pytest.raises(ConfigurationError, match="may only name a broker on this"):
+        Worker(app, given)
 
 
 @pytest.mark.parametrize(
