@@ -6,18 +6,23 @@ import random
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from rmqarq.when import plain_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rmqarq.when import Duration
 
 
 class Backoff(Struct, frozen=True):
     """Exponential waiting time with a ceiling and jitter.
 
     Args:
-        base: Seconds before the first retry, 5.0 by default.
+        base: Seconds, or a timedelta, before the first retry; 5.0 by default.
         factor: What each further wait is multiplied by, 2.0 by default.
-        maximum: The longest wait in seconds, 3600.0 by default.
+        maximum: The longest wait, likewise; 3600.0 by default.
         jitter: The share by which a wait is spread to both sides (0.1 = ±10 %),
             so that jobs that failed together do not come back together.
 
@@ -34,7 +39,19 @@ class Backoff(Struct, frozen=True):
     maximum: float = 3600.0
     jitter: float = 0.1
 
+    if TYPE_CHECKING:  # it takes more than its fields hold
+
+        def __init__(
+            self,
+            base: Duration = 5.0,
+            factor: float = 2.0,
+            maximum: Duration = 3600.0,
+            jitter: float = 0.1,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        force_setattr(self, "base", plain_seconds(self.base))
+        force_setattr(self, "maximum", plain_seconds(self.maximum))
         if min(self.base, self.maximum, self.jitter) < 0:
             msg = f"a backoff can't be negative: {self}"
             raise ValueError(msg)

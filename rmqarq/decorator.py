@@ -20,10 +20,12 @@ from rmqarq.job import JobOptions
 from rmqarq.policy import Policy, checked_policy, converted
 from rmqarq.signature import Signature
 from rmqarq.task import Task
+from rmqarq.when import plain_seconds
 
 if TYPE_CHECKING:
     from rmqarq.backoff import Backoff
     from rmqarq.task import Publisher
+    from rmqarq.when import Duration
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,28 +33,28 @@ ContextStateT = TypeVar("ContextStateT")
 
 
 class TaskOptions(TypedDict, total=False):
-    """What `@app.task(...)` takes.
+    """What `@app.task(...)` takes; times are seconds or a timedelta.
 
     Args:
         name: Instead of the function's name.
         queue: Instead of the App's queue.
         priority: Of its jobs, 0 to 255.
-        timeout: Seconds a run may take; `None`: no limit; not given: `job_timeout`.
+        timeout: How long a run may take; `None`: no limit; not given: `job_timeout`.
         max_retries: Further attempts after a failed run.
-        backoff: A `Backoff`, or the seconds of the first wait.
+        backoff: A `Backoff`, or the length of the first wait.
         retry_on: The exceptions that are worth another attempt; all by default.
-        expires: Seconds after its time past which a job is dead.
+        expires: How long after its time a job is dead.
         compression: Whether to pack bodies above the threshold.
     """
 
     name: str
     queue: str
     priority: int
-    timeout: float | None
+    timeout: Duration | None
     max_retries: int
-    backoff: Backoff | float
+    backoff: Backoff | Duration
     retry_on: tuple[type[Exception], ...]
-    expires: float
+    expires: Duration
     compression: bool
 
 
@@ -132,4 +134,6 @@ def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:
     given: dict[str, Any] = {**options}
     given.pop("name", None)
     for_jobs = {key: given.pop(key) for key in _FOR_JOBS if key in given}
+    if "expires" in for_jobs:
+        for_jobs["expires"] = plain_seconds(for_jobs["expires"])
     return checked_policy(name, given), converted(name, for_jobs, JobOptions)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from inspect import Parameter
 
     from rmqarq.backoff import Backoff
+    from rmqarq.when import Duration
     from rmqarq.wire.codec import Decoded
 
 R = TypeVar("R")
@@ -37,18 +38,20 @@ ContextStateT = TypeVar("ContextStateT")
 class ConsumeOptions(TypedDict, total=False):
     """What `@app.consume(queue, ...)` takes besides the queue.
 
+    Times are seconds or a timedelta.
+
     Args:
         name: Instead of the function's name, for `ctx.task`, logs and dead letters.
-        timeout: Seconds a run may take; `None`: no limit; not given: `job_timeout`.
+        timeout: How long a run may take; `None`: no limit; not given: `job_timeout`.
         max_retries: Further attempts after a failed run.
-        backoff: A `Backoff`, or the seconds of the first wait.
+        backoff: A `Backoff`, or the length of the first wait.
         retry_on: The exceptions that are worth another attempt; all by default.
     """
 
     name: str
-    timeout: float | None
+    timeout: Duration | None
     max_retries: int
-    backoff: Backoff | float
+    backoff: Backoff | Duration
     retry_on: tuple[type[Exception], ...]
 
 

@@ -12,13 +12,14 @@ from msgspec import Meta, Struct
 
 from rmqarq.errors import ConfigurationError
 from rmqarq.message import Count, Span
+from rmqarq.when import plain_seconds
 from rmqarq.wire.topology import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rmqarq.signature import Signature
-    from rmqarq.when import When
+    from rmqarq.when import Duration, When
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -57,7 +58,7 @@ class EnqueueOptions(TypedDict, total=False):
         queue: Another queue than the task's own.
         priority: 0 to 255; see the page on queues for what the broker makes of it.
         job_id: Instead of a new id.
-        expires: Seconds after its time past which the job is dead.
+        expires: How long after its time the job is dead, in seconds or as a timedelta.
         max_retries: Instead of the task's own.
         headers: Text to travel along; the task sees it as `ctx.headers`.
         compression: Whether to pack the body, if it is above the threshold.
@@ -66,7 +67,7 @@ class EnqueueOptions(TypedDict, total=False):
     queue: str
     priority: int
     job_id: str
-    expires: float
+    expires: Duration
     max_retries: int
     headers: Mapping[str, str]
     compression: bool
@@ -96,8 +97,11 @@ class JobOptions(Struct, frozen=True, forbid_unknown_fields=True):
             raise TypeError(msg)
         if "queue" in given:
             check_name(given["queue"])
+        values: dict[str, Any] = {**given}
+        if "expires" in values:
+            values["expires"] = plain_seconds(values["expires"])
         try:
-            checked = msgspec.convert(dict(given), JobOptions)
+            checked = msgspec.convert(values, JobOptions)
         except msgspec.ValidationError as error:
             raise ConfigurationError(
                 "an option of {task} can't be used: {problem}",

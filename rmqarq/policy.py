@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from rmqarq.backoff import Backoff
 from rmqarq.errors import ConfigurationError
+from rmqarq.when import plain_seconds
+
+if TYPE_CHECKING:
+    from rmqarq.when import Duration
 
 T = TypeVar("T")
 
@@ -29,7 +33,7 @@ def checked_policy(name: str, options: dict[str, Any]) -> Policy:
 
     Args:
         name: Of the task, for errors.
-        options: Those of `Policy`; a backoff may be seconds, a timeout `None`.
+        options: Those of `Policy`; a backoff may be a duration, a timeout `None`.
 
     Raises:
         TypeError: An option that does not exist.
@@ -38,8 +42,9 @@ def checked_policy(name: str, options: dict[str, Any]) -> Policy:
     given = {**options}
     retry_on = _exceptions(name, given.pop("retry_on", (Exception,)))
     backoff = _backoff(name, given.pop("backoff", None))
-    if given.get("timeout", 0) is None:
-        given["no_timeout"] = True
+    if "timeout" in given:
+        given["no_timeout"] = given["timeout"] is None
+        given["timeout"] = plain_seconds(given["timeout"])
     unknown = given.keys() - set(Policy.__struct_fields__)
     if unknown:
         msg = f"the task {name} has no option {', '.join(sorted(unknown))}"
@@ -64,11 +69,11 @@ def converted(name: str, given: dict[str, Any], kind: type[T]) -> T:
         ) from None
 
 
-def _backoff(name: str, given: Backoff | float | None) -> Backoff | None:
+def _backoff(name: str, given: Backoff | Duration | None) -> Backoff | None:
     if given is None or isinstance(given, Backoff):
         return given
     try:
-        return Backoff(base=msgspec.convert(given, float))
+        return Backoff(base=msgspec.convert(plain_seconds(given), float))
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigurationError(
             "the backoff of the task {task} must be a Backoff or seconds: {problem}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+from datetime import timedelta
 from functools import cache
 from typing import (
     TYPE_CHECKING,
@@ -14,6 +15,7 @@ from typing import (
     Self,
     TypeAlias,
     TypedDict,
+    Unpack,
     cast,
     get_args,
     get_origin,
@@ -21,9 +23,11 @@ from typing import (
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 from rmqarq.errors import ConfigurationError, Phrase
 from rmqarq.url import masked, parse_urls
+from rmqarq.when import Duration, plain_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +37,14 @@ log = logging.getLogger(__name__)
 Positive: TypeAlias = Annotated[int, Meta(ge=1)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 MorePositive: TypeAlias = Annotated[float, Meta(gt=0)]
+Limit: TypeAlias = MorePositive | None
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
+WholeSeconds: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
 LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_DURATIONS: tuple[Any, ...] = (Seconds, MorePositive, Limit, WholeSeconds)
 RESERVED = ("ENV", "DEV_URL", "TEST_", "CHAOS_")
 DEV_URL = "RMQARQ_DEV_URL"
 """What `rmqarq dev` sets, for whoever it starts: it beats the URL in their code."""
@@ -46,8 +53,9 @@ DEV_URL = "RMQARQ_DEV_URL"
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of an App and its workers.
 
-    Times are seconds. `App(Settings(...))` takes it whole; `App(queue=...)` fills
-    what is not given from the environment. On the command line a flag beats both.
+    Times are seconds; each may be given as a timedelta. `App(Settings(...))` takes it
+    whole; `App(queue=...)` fills what is not given from the environment. On the command
+    line a flag beats both.
 
     Args:
         url: One AMQP URL, several separated by commas, or a tuple of them.
@@ -114,7 +122,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     concurrency: Positive = 100
     prefetch: Annotated[int, Meta(ge=1, le=65535)] | None = None
     max_jobs: Positive | None = None
-    job_timeout: MorePositive | None = 300.0
+    job_timeout: Limit = 300.0
     max_retries: Count = 3
     retry_backoff: Seconds = 5.0
     unknown_task_wait: Seconds = 600.0
@@ -123,7 +131,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     compression: bool = False
     compression_threshold: Count = 1024
     publish_deadline: MorePositive = 30.0
-    heartbeat: Annotated[int, Meta(ge=1, le=65535)] = 10
+    heartbeat: WholeSeconds = 10
     connect_timeout: MorePositive = 5.0
     tls_ca: str | None = None
     tls_cert: str | None = None
@@ -132,7 +140,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     shutdown_grace: Seconds = 25.0
     cancel_grace: Seconds = 5.0
     burst: bool = False
-    burst_timeout: MorePositive | None = 300.0
+    burst_timeout: Limit = 300.0
     burst_check_interval: MorePositive = 1.0
     burst_wait: bool = True
     wait_delayed: bool = False
@@ -144,9 +152,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_format: Literal["text", "json"] = "text"
     language: Literal["auto", "en", "zh"] = "auto"
 
+    if TYPE_CHECKING:  # it takes more than its fields hold
+
+        def __init__(
+            self,
+            *,
+            url: str | tuple[str, ...] = "",
+            **fields: Unpack[SettingsFields],
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         for name, kind in _field_types():
             value = getattr(self, name)
+            if isinstance(value, timedelta) and kind in _DURATIONS:
+                value = _in_seconds(value, kind)
+                force_setattr(self, name, value)
             try:
                 msgspec.convert(value, type=kind)
             except msgspec.ValidationError as error:
@@ -192,7 +212,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class SettingsFields(TypedDict, total=False):
-    """The same fields as keywords of `App(...)`."""
+    """The same fields as keywords of `App(...)`; times may be timedeltas, too."""
 
     queue: str
     dead_letter_queue: str | None
@@ -206,32 +226,32 @@ class SettingsFields(TypedDict, total=False):
     concurrency: int
     prefetch: int | None
     max_jobs: int | None
-    job_timeout: float | None
+    job_timeout: Duration | None
     max_retries: int
-    retry_backoff: float
-    unknown_task_wait: float
+    retry_backoff: Duration
+    unknown_task_wait: Duration
     max_body: int
     validate: bool
     compression: bool
     compression_threshold: int
-    publish_deadline: float
-    heartbeat: int
-    connect_timeout: float
+    publish_deadline: Duration
+    heartbeat: int | timedelta
+    connect_timeout: Duration
     tls_ca: str | None
     tls_cert: str | None
     tls_key: str | None
     tls_verify: bool
-    shutdown_grace: float
-    cancel_grace: float
+    shutdown_grace: Duration
+    cancel_grace: Duration
     burst: bool
-    burst_timeout: float | None
-    burst_check_interval: float
+    burst_timeout: Duration | None
+    burst_check_interval: Duration
     burst_wait: bool
     wait_delayed: bool
     fail_on_dead: bool
     health_port: int | None
     health_host: str
-    health_check_interval: float
+    health_check_interval: Duration
     log_level: LogLevel
     log_format: Literal["text", "json"]
     language: Literal["auto", "en", "zh"]
@@ -249,7 +269,15 @@ def chosen_settings(
         ConfigurationError: A value that can't be used, fields beside a Settings, or a
             `RMQARQ_DEV_URL` that leads to another machine.
     """
-    settings = _settings(url, fields)
+    return beaten_by_dev_url(_settings(url, fields))
+
+
+def beaten_by_dev_url(settings: Settings) -> Settings:
+    """Give settings with the URL in `RMQARQ_DEV_URL`, if there is one.
+
+    Raises:
+        ConfigurationError: It leads to another machine, or can't be read.
+    """
     dev_url = os.environ.get(DEV_URL)
     if not dev_url:
         return settings
@@ -283,6 +311,12 @@ def _settings(
         msg = f"App has no setting {', '.join(sorted(unknown))}"
         raise TypeError(msg)
     return Settings.from_env(**given)
+
+
+def _in_seconds(given: timedelta, kind: Any) -> float:
+    """Give a timedelta as the number that a setting of this type holds."""
+    seconds: float = plain_seconds(given)
+    return int(seconds) if kind == WholeSeconds and seconds.is_integer() else seconds
 
 
 @cache

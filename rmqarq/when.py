@@ -1,14 +1,16 @@
-"""When a job shall run: a number of seconds, a timedelta or a datetime."""
+"""When a job shall run, and how long something takes: seconds, timedelta, datetime."""
 
 from __future__ import annotations
 
 import math
 import time
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 When: TypeAlias = float | timedelta | datetime
 """Seconds from now, a span from now, or a moment. A naive datetime is local time."""
+Duration: TypeAlias = float | timedelta
+"""Seconds, or a timedelta."""
 
 
 def wall_clock() -> float:
@@ -45,6 +47,11 @@ def seconds_until(when: When, now: float) -> float:
     else:
         delay = _as_seconds(when)
     return max(0.0, delay)
+
+
+def plain_seconds(value: Any) -> Any:
+    """Give a timedelta as seconds; anything else stays for whoever checks it."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _as_seconds(when: object) -> float:

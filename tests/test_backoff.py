@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,6 +26,14 @@ def test_each_wait_is_twice_the_one_before_up_to_an_hour() -> None:
 def test_base_factor_and_maximum_can_be_chosen() -> None:
     backoff = Backoff(base=1, factor=3, maximum=20)
     assert waits(backoff, 5) == [1.0, 3.0, 9.0, 20.0, 20.0]
+
+
+def test_base_and_maximum_may_be_timedeltas() -> None:
+    backoff = Backoff(timedelta(minutes=1), maximum=timedelta(minutes=3))
+    assert backoff == Backoff(base=60, maximum=180)
+    assert waits(backoff, 3) == [60.0, 120.0, 180.0]
+    with pytest.raises(ValueError, match="negative"):
+        Backoff(timedelta(seconds=-1))
 
 
 def test_a_base_of_0_never_waits() -> None:

@@ -192,6 +192,7 @@ FLOORS: dict[str, list[str]] = {
         "testing.gate",
         "testing.witness",
         "testing.wanted",
+        "testing.spans",
         "testing.stage",
         "testing.worlds",
         "testing.paper",

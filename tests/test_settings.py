@@ -8,6 +8,7 @@ import logging
 import os
 import types
 import typing
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -15,11 +16,12 @@ import msgspec
 import pytest
 
 import rmqarq
-from rmqarq import App, ConfigurationError, Settings
+from rmqarq import App, ConfigurationError, Settings, Worker
 from rmqarq.decorator import TaskOptions
 from rmqarq.job import EnqueueOptions, JobOptions
 from rmqarq.policy import Policy
 from rmqarq.settings import SettingsFields
+from rmqarq.when import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,6 +167,21 @@ def test_the_url_of_rmqarq_dev_beats_the_environment_and_even_the_code(
     assert App(given).settings.url != dev
 
 
+def test_the_url_of_rmqarq_dev_beats_that_of_a_worker_s_own_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = Settings(url="amqp://production.example/", concurrency=7)
+    assert Worker(App(), given).settings is given
+    monkeypatch.setenv("RMQARQ_DEV_URL", "amqp://127.0.0.1:1/")
+    app = App()
+    worker = Worker(app, given)
+    assert worker.settings == Settings(url="amqp://127.0.0.1:1/", concurrency=7)
+    assert app.settings is worker.settings
+    monkeypatch.setenv("RMQARQ_DEV_URL", "amqp://10.0.0.1/")
+    with pytest.raises(ConfigurationError, match="may only name a broker on this"):
+        Worker(app, given)
+
+
 @pytest.mark.parametrize(
     "dev",
     [
@@ -230,6 +247,40 @@ def test_a_value_out_of_range_or_of_another_type_is_refused_by_name(
         Settings(**{field: value})
 
 
+def test_every_time_may_be_a_timedelta() -> None:
+    times = {
+        field.name
+        for field in msgspec.structs.fields(Settings)
+        if float in _kinds(field.type) or field.name == "heartbeat"
+    }
+    assert len(times) == 11
+    for name in times:
+        settings = Settings(**{name: timedelta(minutes=2)})
+        assert (
+            repr(settings)
+            == f"Settings({name}=120{'' if name == 'heartbeat' else '.0'})"
+        )
+        assert getattr(App(**{name: timedelta(minutes=2)}).settings, name) == 120
+        changed = msgspec.structs.replace(Settings(), **{name: timedelta(minutes=2)})
+        assert changed == settings
+    assert typing.get_type_hints(SettingsFields)["job_timeout"] == Duration | None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("job_timeout", timedelta(0)),
+        ("shutdown_grace", timedelta(seconds=-1)),
+        ("heartbeat", timedelta(milliseconds=1500)),
+        ("heartbeat", timedelta(days=1)),
+        ("concurrency", timedelta(seconds=1)),
+    ],
+)
+def test_a_timedelta_is_checked_as_a_number_is(field: str, value: timedelta) -> None:
+    with pytest.raises(ConfigurationError, match=f"the setting {field} can't be"):
+        Settings(**{field: value})  # type: ignore[arg-type]
+
+
 def test_a_replaced_value_is_checked_too() -> None:
     with pytest.raises(ConfigurationError, match="the setting concurrency"):
         msgspec.structs.replace(Settings(), concurrency=0)
@@ -292,7 +343,7 @@ def test_the_keywords_of_an_app_are_the_settings_but_for_the_url() -> None:
     keywords = get_type_hints(SettingsFields)
     assert list(keywords) == [name for name in fields if name != "url"]
     for name, hint in keywords.items():
-        assert _plain(hint) == _plain(fields[name]), name
+        assert _kinds(hint) - {timedelta} == _kinds(fields[name]), name
 
 
 def test_every_setting_is_described_in_order() -> None:
@@ -376,6 +427,12 @@ def _is_settings(node: ast.expr) -> bool:
     """Recognise `settings` and `<anything>.settings`, with or without underscore."""
     name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
     return name.strip("_") == "settings"
+
+
+def _kinds(hint: Any) -> frozenset[Any]:
+    """Give what a setting may be, without the limits."""
+    plain = _plain(hint)
+    return plain if isinstance(plain, frozenset) else frozenset({plain})
 
 
 def _plain(hint: Any) -> Any:

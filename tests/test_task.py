@@ -40,6 +40,9 @@ def plain_with_context(ctx: Context, a: int) -> tuple[Context, int]:
     return ctx, a
 
 
+async def received(event: dict[str, str]) -> None: ...
+
+
 # --- registration ---
 
 
@@ -74,6 +77,22 @@ def test_the_options_are_sorted_into_policy_and_job(app: App) -> None:
         retry_on=(OSError, KeyError),
     )
     assert task.job(1).options == JobOptions(priority=3, expires=60.0, compression=True)
+
+
+def test_times_may_be_timedeltas(app: App) -> None:
+    minute, hour = timedelta(minutes=1), timedelta(hours=1)
+    task = app.task(timeout=minute, backoff=minute, expires=hour)(add)
+    assert task.policy == Policy(timeout=60.0, backoff=Backoff(base=60.0))
+    assert task.job(1).options == JobOptions(expires=3600.0)
+    assert task.options(expires=minute).job(1).options == JobOptions(expires=60.0)
+    handler = app.consume("theirs", timeout=minute, backoff=hour)(received)
+    assert handler.policy == Policy(timeout=60.0, backoff=Backoff(base=3600.0))
+    with pytest.raises(ConfigurationError, match="expires"):
+        task.options(expires=-minute)
+    with pytest.raises(ConfigurationError, match="timeout"):
+        app.task(name="other", timeout=timedelta(0))(add)
+    with pytest.raises(ConfigurationError, match="priority"):
+        task.options(priority=minute)  # type: ignore[typeddict-item]
 
 
 def test_a_backoff_is_taken_as_it_is(app: App) -> None:

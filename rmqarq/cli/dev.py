@@ -9,7 +9,9 @@ import shlex
 import shutil
 import signal
 import socket
+import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 LOOK = 0.2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-Path = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is.")]
+AppPath = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the App is.")]
 Command = Annotated[
     list[str] | None,
     typer.Argument(
@@ -69,7 +71,7 @@ LogLevel = Annotated[
 
 
 def dev(
-    app: Path,
+    app: AppPath,
     command: Command = None,
     *,
     burst: BurstMode = False,
@@ -90,11 +92,8 @@ def dev(
     such App; 3 configuration; 4 a burst cut short; 5 dead letters with --fail-on-dead;
     130 or 143 forced by a second signal.
     """
-    if command and shutil.which(command[0]) is None:
-        raise typer.BadParameter(
-            output.filled("there is no program {name}", name=repr(command[0])),
-            param_hint="COMMAND",
-        )
+    if command:
+        _refuse_what_can_not_start(command[0])
     flags = {
         "burst": burst,
         "wait_delayed": burst,
@@ -115,6 +114,32 @@ def dev(
         doomed=True,
     )
     raise typer.Exit(asyncio.run(_run(start, command or (), port)))
+
+
+def _refuse_what_can_not_start(program: str) -> None:
+    name, mode = repr(program), 0
+    if shutil.which(program) is not None:
+        return
+    if "/" in program:  # else it is looked for on the PATH
+        with suppress(OSError):
+            mode = Path(program).stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise typer.BadParameter(
+            output.filled("{name} is a directory, not a program", name=name),
+            param_hint="COMMAND",
+        )
+    if mode:
+        raise typer.BadParameter(
+            output.filled(
+                "{name} is not executable; chmod +x makes it so, or name the program"
+                " that runs it before it",
+                name=name,
+            ),
+            param_hint="COMMAND",
+        )
+    raise typer.BadParameter(
+        output.filled("there is no program {name}", name=name), param_hint="COMMAND"
+    )
 
 
 async def _run(start: Start, words: Sequence[str], port: int | None) -> int:
@@ -184,7 +209,10 @@ class Run:
         try:
             self._producer = producer = await Producer.start(words, outlet.number)
         except OSError as error:
-            self._stream.text(COMMAND, str(error))
+            sentence = output.filled(
+                "can't be started: {problem}", problem=str(error.strerror)
+            )
+            self._stream.text(COMMAND, sentence)
             self._supervisor.stop()
             return 126
         finally:

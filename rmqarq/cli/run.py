@@ -161,7 +161,8 @@ def _run_here(start: Start, processes: int | None) -> int:
         if settings.processes > 1:
             _begin_anew(arguments, settings.processes)
         logs.set_up(settings.log_level, settings.language, settings.log_format)
-    worker = Worker(found, settings, queues=start.queues, path=start.path)
+    found.configure(settings)  # by hand: --url beats RMQARQ_DEV_URL
+    worker = Worker(found, queues=start.queues, path=start.path)
     return work(worker)
 
 

@@ -38,6 +38,11 @@ TURNS, SHORT = 100, 0.001
 a job waits for something outside."""
 NOWHERE = "amqp://guest:guest@world/"
 LAST = 3
+ELSEWHERE = (
+    "this world was entered on another event loop than the one that runs now, and"
+    " nothing in it can run here; let the fixture that enters it and its tests have one"
+    " loop (pytest-asyncio: one loop_scope for both), or enter a world in each test"
+)
 
 
 class Stage:
@@ -71,6 +76,7 @@ class Stage:
         self._in_chunks = 0
         self._most = limit
         self._told = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._passing = False
 
     # --- its beginning and its end ---
@@ -97,8 +103,27 @@ class Stage:
         stack.push_async_callback(self._stop, worker)
         await self._until(lambda: worker.serving)
 
+    def check_loop(self) -> None:
+        """See whether the running event loop is that of this world.
+
+        Raises:
+            RuntimeError: It is another one, where nothing of this world runs.
+        """
+        if self._loop is None:
+            raise RuntimeError(
+                "this world has not begun; enter it first: async with world(app) as w"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(ELSEWHERE)
+
     async def end(self) -> None:
-        """Stop the worker, and put the App back where it was."""
+        """Stop the worker, and put the App back where it was.
+
+        Raises:
+            RuntimeError: The event loop is not that of its beginning.
+        """
+        if self._loop is not None:
+            self.check_loop()
         with anyio.CancelScope(shield=True):
             await self._stack.aclose()
 
@@ -110,10 +135,14 @@ class Stage:
             self._work.result()  # the end of the lifespan may fail
 
     def _connect(self, settings: Settings, foreign: Container[str]) -> GatedTransport:
+        assert self._loop is not None, "it has begun"
+        if not self._loop.is_running():  # a portal has one beside it, in its thread
+            raise RuntimeError(ELSEWHERE)
         return GatedTransport(settings, foreign, self._dial, self._gate)
 
     async def _dial(self) -> socket.socket:
         """Connect; from a thread with an event loop of its own, too."""
+        assert self._loop is not None, "it has begun"
         if asyncio.get_running_loop() is self._loop:
             return await self.broker.dial()
         dialled = asyncio.run_coroutine_threadsafe(self.broker.dial(), self._loop)

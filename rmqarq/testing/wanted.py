@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,7 +11,7 @@ from rmqarq.task import Task
 from rmqarq.testing.sightings import Sighting, body_of, written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rmqarq.handler import Runnable
     from rmqarq.wire.codec import Serializer
@@ -103,6 +104,19 @@ class Wanted:
             return signature.decode(self._serializer, *raw)
         except (EncodeError, DecodeError):
             return None
+
+
+def unknown_task(name: str, known: Iterable[Runnable]) -> str:
+    """Say that an App has no task of a name, and which it has, similar ones first."""
+    names = [each.name for each in known]
+    near = difflib.get_close_matches(name, names, n=SHOWN)
+    others = [each for each in names if each not in near]
+    shown = ", ".join([*near, *others][:SHOWN]) or "none"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (
+        f"this App has no task {name!r}; it has: {shown}{more}. A task of another"
+        f" program is app.ref({name!r})"
+    )
 
 
 def _listed(verb: str, seen: Sequence[Sighting]) -> str:

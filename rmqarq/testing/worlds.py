@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from rmqarq.task import Task
 from rmqarq.testing.foreign import content_header, payload
 from rmqarq.testing.sightings import Dead, Delayed, Done, Enqueued, moment
-from rmqarq.testing.stage import Stage
-from rmqarq.testing.wanted import SightingT, Wanted
+from rmqarq.testing.spans import epoch_of, seconds_in
+from rmqarq.testing.stage import TICK, Stage
+from rmqarq.testing.wanted import SightingT, Wanted, unknown_task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Self, TypeAlias
 
     from rmqarq.app import App
     from rmqarq.handler import Handler
-    from rmqarq.task import Task
 
     Named: TypeAlias = Task[..., Any] | Handler[Any, Any] | str
+
+END_OF_TIME = 253402300799
+"""The last second that a datetime can hold, in seconds since the epoch."""
 
 
 def world(
@@ -108,7 +112,8 @@ class World:
         Raises:
             Exception: What a task has raised since the last call; several come as an
                 `ExceptionGroup`.
-            RuntimeError: There was no end of it.
+            RuntimeError: There was no end of it, or the event loop is not that of this
+                world.
         """
         __tracebackhide__ = True
         await self.advance()
@@ -130,24 +135,36 @@ class World:
             days: And so many days.
 
         Raises:
-            ValueError: Time does not go back.
+            TypeError: An amount is no number; only the first may be a timedelta.
+            ValueError: Time does not go back, nor without end.
             Exception: As for `run`.
         """
         __tracebackhide__ = True
-        if not isinstance(seconds, timedelta):
-            seconds = timedelta(seconds=seconds)
-        span = seconds + timedelta(minutes=minutes, hours=hours, days=days)
-        await self._pass(span.total_seconds())
+        span = seconds_in(seconds, minutes=minutes, hours=hours, days=days)
+        if span < 0:
+            raise ValueError(
+                f"time does not go back: advance() got {span:g} s in all; a world that"
+                " begins earlier is world(app, now=...)"
+            )
+        await self._pass(span)
 
     async def advance_to(self, when: datetime) -> None:
         """Let time pass until a moment; a naive datetime is local time.
 
         Raises:
+            TypeError: It is no datetime.
             ValueError: It is past.
             Exception: As for `run`.
         """
         __tracebackhide__ = True
-        await self._pass(when.timestamp() - self._stage.clock.date())
+        until = epoch_of(when)
+        span = until - self._stage.clock.date()
+        if span < -TICK:
+            raise ValueError(
+                f"time does not go back: it is {self.now} in this world, and"
+                f" {moment(until)} is past"
+            )
+        await self._pass(max(0.0, span))
 
     async def publish(
         self,
@@ -169,7 +186,9 @@ class World:
 
         Raises:
             LookupError: There is no such queue in this world.
+            RuntimeError: The event loop is not that of this world.
         """
+        self._stage.check_loop()
         raw = payload(body)
         header = content_header(len(raw), content_type, headers or {}, message_id)
         if not self._stage.broker.put(queue, header, raw):
@@ -184,12 +203,21 @@ class World:
 
         Returns:
             The first such job, with its time and queue.
+
+        Raises:
+            LookupError: The App has no such task.
+            AssertionError: It was not.
         """
         __tracebackhide__ = True
         return _first(self._wanted(task, args, kwargs), "enqueued", self.enqueued)
 
     def assert_not_enqueued(self, task: Named, /, *args: Any, **kwargs: Any) -> None:
-        """Assert that a call was not enqueued; without arguments any of the task."""
+        """Assert that a call was not enqueued; without arguments any of the task.
+
+        Raises:
+            LookupError: The App has no such task.
+            AssertionError: It was.
+        """
         __tracebackhide__ = True
         wanted = self._wanted(task, args, kwargs)
         found = wanted.among(self.enqueued)
@@ -201,6 +229,10 @@ class World:
 
         Returns:
             Its first run.
+
+        Raises:
+            LookupError: The App has no such task.
+            AssertionError: It was not.
         """
         __tracebackhide__ = True
         return _first(self._wanted(task, args, kwargs), "run", self.done)
@@ -210,6 +242,10 @@ class World:
 
         Returns:
             The first one.
+
+        Raises:
+            LookupError: The App has no such task.
+            AssertionError: There is none.
         """
         __tracebackhide__ = True
         return _first(self._wanted(task, args, kwargs), "dead-lettered", self.dead)
@@ -244,8 +280,12 @@ class World:
 
     async def _pass(self, seconds: float) -> None:
         __tracebackhide__ = True
-        if seconds < 0:
-            raise ValueError("time does not go back")
+        self._stage.check_loop()
+        if self._stage.clock.date() + seconds > END_OF_TIME:
+            raise ValueError(
+                f"time ends with the year 9999; it is {self.now} in this world, and"
+                f" {seconds:g} s more are too many"
+            )
         await self._stage.pass_time(seconds)
         raised = self._stage.witness.take()
         if not self._raises or not raised:
@@ -259,7 +299,16 @@ class World:
     ) -> Wanted:
         name = task if isinstance(task, str) else task.name
         known = next((each for each in self._app.registry if each.name == name), None)
+        if known is None and not self._heard_of(task, name):
+            raise LookupError(unknown_task(name, self._app.registry))
         return Wanted(known, name, args, kwargs, self._app.settings.serializer)
+
+    def _heard_of(self, task: Named, name: str) -> bool:
+        """Tell whether a task that is not registered may turn up here none the less."""
+        if isinstance(task, Task) and task.publisher is self._app:
+            return True  # made by `app.ref`
+        seen = (*self.enqueued, *self.done, *self.dead)
+        return any(each.task == name for each in seen)
 
 
 def _first(wanted: Wanted, verb: str, seen: Sequence[SightingT]) -> SightingT:

@@ -220,7 +220,8 @@ def _run(start: Start, line: Line, control: Control) -> int:
             settings.log_level, settings.language, settings.log_format, start.number
         )
     line.send(Loaded(settings))
-    worker = Worker(app, settings, queues=start.queues, path=start.path)
+    app.configure(settings)  # by hand: --url beats RMQARQ_DEV_URL
+    worker = Worker(app, queues=start.queues, path=start.path)
     worker.sums_up = False  # the supervisor does, for all
     worker.patient = start.patient
     control.handle_signals()  # the module of the App may have its own

@@ -15,6 +15,7 @@ import msgspec
 from rmqarq.errors import ConfigurationError, ConnectionFailed, RmqarqError
 from rmqarq.loader import path_of, refuse_while_importing
 from rmqarq.middleware import call_hooks
+from rmqarq.settings import beaten_by_dev_url
 from rmqarq.stats import Stats
 from rmqarq.wire.consumer import Source
 from rmqarq.wire.names import suspect_lane
@@ -47,7 +48,7 @@ class Worker:
 
     Args:
         app: Whose tasks to run.
-        settings: Instead of the App's own.
+        settings: Instead of the App's own; `RMQARQ_DEV_URL` beats their URL, too.
         queues: What to consume; by default the queues of all registered functions.
         path: MODULE:APP, where a process of its own finds the App: jobs that came
             back three times run there. By default it is looked for among the
@@ -62,7 +63,7 @@ class Worker:
         patient: Whether a burst goes on, however empty the queues, until `finish()`.
 
     Raises:
-        ConfigurationError: A queue name that can't be used.
+        ConfigurationError: A queue name, or settings, that can't be used.
 
     Example:
         >>> stats = await Worker(app).run()
@@ -77,7 +78,7 @@ class Worker:
         path: str | None = None,
     ) -> None:
         if settings is not None:
-            app.configure(settings)
+            app.configure(beaten_by_dev_url(settings))
         self.app = app
         self.settings = app.settings
         self.stats = Stats()

@@ -181,6 +181,29 @@ def test_a_command_that_is_nowhere_starts_nothing(here: Path) -> None:
     assert not done.stdout
 
 
+def test_a_command_that_is_no_program_starts_nothing(here: Path) -> None:
+    for command, problem in (
+        ("/tmp", "'/tmp' is a directory, not a program"),
+        ("./send.py", "'./send.py' is not executable; chmod +x makes it so"),
+        (".", "there is no program '.'"),
+    ):
+        done = rmqarq("dev", "jobs:app", "--", command, cwd=here)
+        assert done.returncode == 2, said(done)
+        assert problem in " ".join(said(done).replace("│", " ").split())
+        assert not done.stdout
+    done = rmqarq("--language", "zh", "dev", "jobs:app", "--", "/tmp", cwd=here)
+    assert "'/tmp' 是目录，不是程序" in said(done)
+
+
+def test_a_command_that_can_not_be_started_ends_all(here: Path) -> None:
+    script = here / "send"
+    script.write_text("neither a shebang nor a binary\x00\n")
+    script.chmod(0o755)
+    done = rmqarq("dev", "jobs:app", "--", "./send", cwd=here)
+    assert done.returncode == 126, said(done)
+    assert "command | can't be started: Exec format error" in done.stdout
+
+
 def test_changed_code_runs_the_next_job_and_ctrl_c_ends_all(here: Path) -> None:
     with dev(here, "--", "python", "feed.py") as process:
         pids = fed(process)

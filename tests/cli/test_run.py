@@ -349,6 +349,22 @@ async def tell(state) -> None:
         assert done.returncode == 0, said(done)
         assert f"queues {queue}, {other};" in said(done)
 
+    @pytest.mark.parametrize("more", [(), ("--processes", "2")], ids=["one", "two"])
+    def test_a_url_on_the_command_line_beats_even_that_of_rmqarq_dev(
+        self, tmp_path: Path, more: tuple[str, ...]
+    ) -> None:
+        arguments = "'amqp://127.0.0.1:2/', publish_deadline=0.5"
+        module(tmp_path, "jobs", APP.format(arguments=arguments))
+        dev = "amqp://127.0.0.1:3/"
+        run = ("run", "jobs:app", "--burst", *more)
+        done = rmqarq(*run, cwd=tmp_path, RMQARQ_DEV_URL=dev)
+        assert "127.0.0.1:3/" in said(done)
+        assert "127.0.0.1:2/" not in said(done)
+        flag = ("--url", "amqp://127.0.0.1:4/")
+        done = rmqarq(*run, *flag, cwd=tmp_path, RMQARQ_DEV_URL=dev)
+        assert "127.0.0.1:4/" in said(done)
+        assert "127.0.0.1:3/" not in said(done)
+
     def test_a_variable_with_a_wrong_name_gets_a_hint(
         self, broker: Broker, queue: str, here: Path
     ) -> None:

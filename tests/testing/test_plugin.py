@@ -100,6 +100,51 @@ def test_the_world_is_a_fixture(
     assert "1 failed" in said
 
 
+TWO_LOOPS = """
+import pytest
+import pytest_asyncio
+from rmqarq import App
+from rmqarq.testing import world
+
+app = App()
+
+@app.task
+async def welcome(email: str) -> None: ...
+
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def w():
+    async with world(app) as made:
+        yield made
+
+{mark}
+class TestMail:
+    async def test_run(self, w):
+        await w.run()
+
+    async def test_enqueue(self, w):
+        await welcome.enqueue("ada")
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "ends"),
+    [
+        ("@pytest.mark.asyncio", "2 failed"),
+        ("@pytest.mark.asyncio(loop_scope='class')", "2 passed"),
+    ],
+    ids=["another loop for each test", "one loop"],
+)
+def test_a_fixture_and_its_tests_share_an_event_loop(
+    tmp_path: Path, mark: str, ends: str
+) -> None:
+    text = TWO_LOOPS.format(mark=mark)
+    said, seen = run(tmp_path, text, [*ASYNCIO, "-W", "error"])
+    assert ends in said
+    refusal = "this world was entered on another event loop"
+    assert (refusal in said) is (ends == "2 failed")
+    assert sum(seen["took"].values()) < 5  # nothing waits for what can't come
+
+
 def test_a_project_without_an_app_is_told_what_is_missing(tmp_path: Path) -> None:
     text = "async def test_it(rmqarq_world): ..."
     said, _ = run(tmp_path, text, [*ANYIO, "-o", "anyio_mode=auto"])

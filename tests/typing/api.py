@@ -67,11 +67,16 @@ class Timed(Middleware):
         return await call_next()
 
 
+MINUTE = timedelta(minutes=1)
 typed = App(lifespan=lifespan, middleware=[Timed()])
 app = App(Settings(queue="my_queue"))
 assert_type(typed, App[Db])
 assert_type(app, App[State])
 assert_type(App("amqp://h", queue="q", burst=True, job_timeout=None), App[State])
+assert_type(App("amqp://h", job_timeout=MINUTE, heartbeat=MINUTE), App[State])
+assert_type(Settings(job_timeout=MINUTE, heartbeat=MINUTE).job_timeout, float | None)
+assert_type(Settings(shutdown_grace=MINUTE).shutdown_grace, float)
+assert_type(Backoff(MINUTE, maximum=MINUTE).base, float)
 assert_type(App(["amqp://a", "amqp://b"], serializer="msgpack"), App[State])
 
 
@@ -119,6 +124,12 @@ async def query(ctx: Context[Db], n: int) -> int:
 def render(template: str) -> bytes:
     """Be a plain function, run in a thread."""
     return template.encode()
+
+
+@app.task(timeout=MINUTE, backoff=MINUTE, expires=MINUTE)
+async def hourly() -> None:
+    """Have times that are timedeltas."""
+    await hourly.options(expires=MINUTE).enqueue()
 
 
 @app.task(timeout=None, retry_on=(OSError,), backoff=2.5, priority=3)
@@ -172,6 +183,11 @@ def unfollowed(ctx: Context[Db], event: Incoming[dict[str, int]]) -> None:
     assert_type(event.raw, bytes)
     assert_type((event.exchange, event.routing_key), tuple[str, str])
     assert_type(event.properties.reply_to, str | None)
+
+
+@app.consume("later", timeout=MINUTE, backoff=MINUTE)
+async def later(event: bytes) -> None:
+    """Have times that are timedeltas."""
 
 
 @app.consume("texts", name="text", timeout=None)

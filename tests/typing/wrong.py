@@ -8,10 +8,20 @@ mypy can't see, because it takes a task with a context that mentions `Any` for
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from rmqarq import App, Context, Job, Middleware, Portal, Retry, Settings, Worker
+from rmqarq import (
+    App,
+    Backoff,
+    Context,
+    Job,
+    Middleware,
+    Portal,
+    Retry,
+    Settings,
+    Worker,
+)
 from tests.typing.api import (
     Db,
     app,
@@ -121,6 +131,9 @@ def settings() -> None:
     App(7)  # EXPECT-ERROR
     Settings(concurency=5)  # EXPECT-ERROR
     Settings(language="fr")  # EXPECT-ERROR
+    Settings(concurrency=timedelta(1))  # EXPECT-ERROR
+    Settings(job_timeout="300")  # EXPECT-ERROR
+    Backoff("5")  # EXPECT-ERROR
     Worker(Settings())  # EXPECT-ERROR
     app.settings.queue = "other"  # EXPECT-ERROR
 
