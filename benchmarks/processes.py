@@ -96,6 +96,11 @@ class Worker:
             self._process.wait()
         wait_until_gone(children)
 
+    def kill(self) -> None:
+        """End it and its children as a crash does."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     @property
     def ended(self) -> str | None:
         """How it ended, and its last words; None while it runs."""
