@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
 
 from rmqarq.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from rmqarq.threads import Threads
 
@@ -34,13 +35,13 @@ def checked_name(fn: object, given: str | None, not_functions: tuple[type, ...])
     return name
 
 
-async def call(
+def call(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     threads: Threads | None,
-) -> Any:
-    """Call a function with exactly these arguments.
+) -> Awaitable[Any]:
+    """Call a function with exactly these arguments; await what this gives.
 
     Args:
         fn: The function.
@@ -49,9 +50,15 @@ async def call(
         threads: Where it runs if it is a plain function; `None`: it is awaited.
     """
     if threads is not None:
-        return await threads.run(fn, args, kwargs)
-    result = fn(*args, **kwargs)
-    return await result if inspect.isawaitable(result) else result
+        return threads.run(fn, args, kwargs)
+    result: Any = fn(*args, **kwargs)
+    if type(result) is CoroutineType or inspect.isawaitable(result):
+        return cast("Awaitable[Any]", result)
+    return _given(result)
+
+
+async def _given(result: Any) -> Any:
+    return result
 
 
 def is_async(fn: Callable[..., object]) -> bool:

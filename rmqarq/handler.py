@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -112,19 +112,17 @@ class Handler(Generic[BodyT_contra, R_co]):
         args = (self._app.local_context(self.name), body)
         return await self.call(args if self.takes_context else args[1:], {}, Threads(1))
 
-    async def call(
+    def call(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], threads: Threads
-    ) -> R_co:
-        """Call the function with exactly these arguments.
+    ) -> Awaitable[R_co]:
+        """Call the function with exactly these arguments; await what this gives.
 
         Args:
             args: With the context, if it takes one.
             kwargs: Its keyword arguments.
             threads: Where it runs if it is a plain function.
         """
-        where = None if self.is_async else threads
-        done: R_co = await call(self.fn, args, kwargs, where)
-        return done
+        return call(self.fn, args, kwargs, None if self.is_async else threads)
 
     def decode(self, decoded: Decoded) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give the body of a message as the type of the parameter.

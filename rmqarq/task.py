@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -125,19 +125,17 @@ class Task(Generic[P, R_co]):
             given = (self.publisher.local_context(self.name), *args)
         return await self.call(given, kwargs, Threads(1))
 
-    async def call(
+    def call(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], threads: Threads
-    ) -> R_co:
-        """Call the function with exactly these arguments.
+    ) -> Awaitable[R_co]:
+        """Call the function with exactly these arguments; await what this gives.
 
         Args:
             args: With the context, if it takes one.
             kwargs: Its keyword arguments.
             threads: Where it runs if it is a plain function.
         """
-        where = None if self.is_async else threads
-        done: R_co = await call(self.fn, args, kwargs, where)
-        return done
+        return call(self.fn, args, kwargs, None if self.is_async else threads)
 
     @property
     def takes_context(self) -> bool:

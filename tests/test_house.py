@@ -109,6 +109,7 @@ FLOORS: dict[str, list[str]] = {
         "worker.burst",
         "worker.history",
         "worker.waiting",
+        "worker.judge",
         "worker.health",
         "worker.roster",
         "worker.lifespan",

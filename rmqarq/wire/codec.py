@@ -178,8 +178,9 @@ class Codec:
         try:
             content_type, encoding, _ = properties.decode_head(raw_properties)
             serializer = serializer_of(content_type)
-            body = self.unpacked(encoding, body)
-            message = _decoder(serializer).decode(body)
+            if encoding or len(body) > self._max_body:
+                body = self.unpacked(encoding, body)
+            message: Envelope = _DECODERS[serializer].decode(body)
             if message.version != WIRE_VERSION:
                 raise DecodeError(
                     "the message has format version {version}; this worker reads 1",
@@ -279,10 +280,10 @@ def typed_decoder(serializer: Serializer, kind: Any) -> Any:
     return module.Decoder(kind, dec_hook=_decode_foreign)
 
 
-@cache
-def _decoder(serializer: Serializer) -> Any:
-    module = msgspec.json if serializer == "json" else msgspec.msgpack
-    return module.Decoder(Envelope)
+_DECODERS: dict[Serializer, Any] = {
+    "json": msgspec.json.Decoder(Envelope),
+    "msgpack": msgspec.msgpack.Decoder(Envelope),
+}
 
 
 def is_pydantic(kind: Any) -> bool:

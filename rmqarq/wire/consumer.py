@@ -48,6 +48,8 @@ class Delivery:
 
     Attributes:
         queue: The queue it came from.
+        home: The work queue that this belongs to: for a suspect, where it came from.
+        suspect: Whether it must run in isolation.
         redelivered: The broker had delivered it before.
         exchange: Where it was published, or last dead-lettered to.
         routing_key: The key under which it came into the queue.
@@ -61,35 +63,27 @@ class Delivery:
         "_tag",
         "body",
         "exchange",
+        "home",
         "properties",
+        "queue",
         "redelivered",
         "routing_key",
+        "suspect",
     )
 
     def __init__(self, consumer: Consumer, content: Deliver) -> None:
         self._consumer = consumer
         self._open = True
+        source = consumer.source
+        self.queue = source.queue
+        self.home = source.home
+        self.suspect = source.suspect
         self._tag = content[0]
         self.redelivered = content[1]
         self.exchange = content[2]
         self.routing_key = content[3]
         self.properties = content[4]
         self.body = content[5]
-
-    @property
-    def queue(self) -> str:
-        """The queue it came from."""
-        return self._consumer.source.queue
-
-    @property
-    def home(self) -> str:
-        """The work queue that this belongs to: for a suspect, where it came from."""
-        return self._consumer.source.home
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it must run in isolation."""
-        return self._consumer.source.suspect
 
     @property
     def consumer(self) -> Consumer:
@@ -115,19 +109,19 @@ class Delivery:
         """
         return properties.decode_head(self.properties)[2]
 
+    # each settles once: a tag named twice would close the channel (406)
+
     def ack(self) -> None:
         """Tell the broker to forget it; written at the end of this turn."""
-        self._settle(ack=True)
+        if self._open:
+            self._open = False
+            self._consumer.settle(self._tag, ack=True)
 
     def release(self) -> None:
         """Give it back to the queue (`basic.nack` with requeue)."""
-        self._settle(ack=False)
-
-    def _settle(self, *, ack: bool) -> None:
-        """Settle once: a tag named twice would close the channel (406)."""
         if self._open:
             self._open = False
-            self._consumer.settle(self._tag, ack=ack)
+            self._consumer.settle(self._tag, ack=False)
 
 
 class Consumer:
@@ -244,8 +238,6 @@ class Consumer:
 
     def settle(self, tag: int, *, ack: bool) -> None:
         """Ack or give back a delivery; nothing is written to a dead channel."""
-        if not self.usable:
-            return
         if not self._acks and not self._nacks:
             self._loop.call_soon(self._flush)
         (self._acks if ack else self._nacks).append(tag)

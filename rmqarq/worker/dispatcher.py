@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from rmqarq.context import Context
 from rmqarq.errors import DecodeError
-from rmqarq.outcome import DeadLettered
+from rmqarq.outcome import DeadLettered, Succeeded
 from rmqarq.wire.codec import Codec
-from rmqarq.wire.properties import NO_HEADERS, PropertyError
-from rmqarq.worker import history
-from rmqarq.worker.admission import Postponed, admit, unknown
+from rmqarq.worker.admission import Postponed
 from rmqarq.worker.chunk import Chunk, Share
 from rmqarq.worker.executor import Executor, failure_of, timeout_of
 from rmqarq.worker.formats import Formats
 from rmqarq.worker.health import Load
+from rmqarq.worker.history import Detour, came_back
 from rmqarq.worker.isolation import Isolation
+from rmqarq.worker.judge import Judge, goes_on_whole
 from rmqarq.worker.roster import Roster, Run
 from rmqarq.worker.settle import Settler
 from rmqarq.worker.stack import stack_of
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from rmqarq.outcome import Outcome
     from rmqarq.settings import Settings
     from rmqarq.stats import Stats
-    from rmqarq.wire.codec import Decoded
+    from rmqarq.wire.codec import Decoded, Envelope
     from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.transport import Transport
+    from rmqarq.worker.judge import Verdict
     from rmqarq.worker.metrics import Execute, Metrics
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,9 @@ class Dispatcher:
         self._formats = Formats(self._codec, app.registry.handlers)
         self._executor = Executor(app, settings)
         self._execute: Execute = self._executor.execute
+        self._ends = app.hooks.job_end
         self._isolation = Isolation(path, settings, self._executor) if path else None
+        self._judge = Judge(settings, app.clock, isolates=self._isolation is not None)
         self._roster = Roster(settings.cancel_grace, self._leave_behind)
         self.settler = Settler(
             transport, self._formats, settings, stats, self._roster, app.clock
@@ -101,7 +104,6 @@ class Dispatcher:
         self._expected_until = 0.0
         self._starting = True
         self._closed = False
-        self._mentioned = False
 
     @property
     def under_way(self) -> int:
@@ -256,39 +258,66 @@ class Dispatcher:
         try:
             decoded = run.decoded = self._read(delivery)
         except DecodeError as error:
-            run.settling = True
-            unreadable = DeadLettered("undecodable", failure_of(error))
-            await self.settler.bury(run, unreadable)
+            await self._bury_unreadable(run, error)
             return
         message = decoded.message
+        task = self._registry.find(delivery.home, message.task)
+        if task is None or self._calls_for_a_look(delivery, message):
+            task = await self._admit(run, decoded, task)
+            if task is None:
+                return
+        ctx = Context(message, self._state, delivery.home, came_back(delivery))
+        run.deadline = self._deadline(task)
+        outcome = await self._execute(run, task, decoded, ctx)
+        if not run.detached:
+            if type(outcome) is Succeeded:
+                self.settler.complete(run)
+            else:
+                await self.settler.settle(run, outcome)
+            if self._ends:
+                await self._executor.after(ctx)
+
+    def _calls_for_a_look(self, delivery: Delivery | Share, message: Envelope) -> bool:
+        """Tell whether a job may have to be treated otherwise than just be run."""
+        return (
+            delivery.redelivered
+            or delivery.suspect
+            or bool(message.rows)
+            or message.eta is not None
+            or message.expires is not None
+            or self._settings.max_jobs is not None
+            or self._roster.alert
+        )
+
+    async def _admit(
+        self, run: Run, decoded: Decoded, task: Runnable | None
+    ) -> Runnable | None:
+        """Give the task that shall run now, unless the message goes another way."""
+        delivery, message = run.delivery, decoded.message
         if self._roster.recognise(run, message):
             self._stats.duplicates += 1
-            return
-        task = self._registry.find(delivery.home, message.task)
-        verdict = self._verdict(run, task)
-        if message.rows and not history.goes_on_whole(verdict):
+            return None
+        verdict = self._judge.verdict(delivery, message, known=task is not None)
+        if message.rows and not goes_on_whole(verdict):
             await self._unpack(run, decoded, verdict)
-        elif verdict is not None or task is None:
+            return None
+        if verdict is not None or task is None:
             await self._turn_away(run, verdict)
-        elif self._enough():
+            return None
+        if self._enough():
             self._waiting.add(delivery)  # given back when no more are delivered
-        else:
-            await self._perform(run, task, decoded)
-
-    async def _perform(self, run: Run, task: Runnable, decoded: Decoded) -> None:
-        delivery, message = run.delivery, decoded.message
+            return None
         if message.eta is not None:
             await self._wait_out(message.eta - self._clock())
         if delivery.suspect and self._isolation is not None:
             apart = await self._isolation.execute(run, task, message)
             await self._settle_apart(run, apart)
-            return
-        ctx = Context(message, self._state, delivery.home, history.came_back(delivery))
-        run.deadline = self._deadline(task)
-        outcome = await self._execute(run, task, decoded, ctx)
-        if not run.detached:
-            await self.settler.settle(run, outcome)
-            await self._executor.after(ctx)
+            return None
+        return task
+
+    async def _bury_unreadable(self, run: Run, error: DecodeError) -> None:
+        run.settling = True
+        await self.settler.bury(run, DeadLettered("undecodable", failure_of(error)))
 
     def _read(self, delivery: Delivery | Share) -> Decoded:
         if isinstance(delivery, Share):
@@ -296,12 +325,12 @@ class Dispatcher:
         return self._formats.of(delivery.home).decode(delivery)
 
     async def _unpack(
-        self, run: Run, decoded: Decoded, verdict: history.Verdict | None
+        self, run: Run, decoded: Decoded, verdict: Verdict | None
     ) -> None:
         """Run the jobs of a chunk; it is settled when each of them is."""
         run.settling = True
         chunk = Chunk(lambda: run.delivery, decoded, self._codec)
-        if isinstance(verdict, history.Detour) or run.delivery.suspect:
+        if isinstance(verdict, Detour) or run.delivery.suspect:
             await self.settler.scatter(run, chunk)
             return
         if self._closed:
@@ -342,37 +371,9 @@ class Dispatcher:
             self._on_enough()
         return self._started > most
 
-    def _verdict(self, run: Run, task: Runnable | None) -> history.Verdict | None:
-        """Decide what is not to run; what came back too often is looked at first."""
-        assert run.decoded is not None, "read before it is judged"
-        message, now = run.decoded.message, self._clock()
-        if run.delivery.suspect:
-            self._mention_isolation()
-        elif run.delivery.redelivered:
-            way = history.detour(history.history_of(run.delivery))
-            if way is not None:
-                return way
-        if task is not None or message.expired(now):
-            return admit(message, now)
-        try:
-            headers = run.delivery.headers
-        except PropertyError:
-            headers = NO_HEADERS
-        return unknown(headers, now, self._settings.unknown_task_wait)
-
-    def _mention_isolation(self) -> None:
-        """Say once what it costs when a process of its own can't find the App."""
-        if self._isolation is None and not self._mentioned:
-            self._mentioned = True
-            log.warning(
-                "suspects run in this process, since no module holds the App: one that"
-                " kills its process kills this worker, each time; give"
-                " Worker(path='MODULE:APP')"
-            )
-
-    async def _turn_away(self, run: Run, verdict: history.Verdict | None) -> None:
+    async def _turn_away(self, run: Run, verdict: Verdict | None) -> None:
         run.settling = True
-        if isinstance(verdict, history.Detour):
+        if isinstance(verdict, Detour):
             await self.settler.redirect(run, verdict)
         elif isinstance(verdict, Postponed):
             await self.settler.postpone(run, verdict)

@@ -87,8 +87,7 @@ class Executor:
 
     async def after(self, ctx: Context[Any]) -> None:
         """Call the hooks of the job's end; its fate is settled already."""
-        if self._hooks.job_end:
-            await call_hooks(self._hooks.job_end, ctx)
+        await call_hooks(self._hooks.job_end, ctx)
 
     def interrupted(self, run: Execution, task: Runnable, message: Message) -> Outcome:
         """Say what becomes of a run that was cancelled, by who asked for it."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from rmqarq.wire.properties import PropertyError
-from rmqarq.worker.admission import Postponed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rmqarq.outcome import DeadLettered
     from rmqarq.wire.consumer import Delivery
     from rmqarq.wire.properties import Header
     from rmqarq.worker.chunk import Share
-
-    Verdict: TypeAlias = "DeadLettered | Postponed | Detour"
 
 RETURNS, CRASHES = "x-rmqarq-returns", "x-rmqarq-crashes"
 MOST_RETURNS = 3
@@ -111,10 +107,3 @@ def detour(history: History) -> Detour | None:
 def _count(headers: Mapping[str, Any], name: str) -> int:
     found = headers.get(name)
     return found if type(found) is int and 0 < found < 2**31 else 0
-
-
-def goes_on_whole(verdict: Verdict | None) -> bool:
-    """Tell whether a chunk stays one: it has to wait, or to be counted."""
-    if isinstance(verdict, Detour):
-        return not verdict.suspect
-    return isinstance(verdict, Postponed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ class Run(Execution):
     delivery: Delivery | Share
 
     def __init__(self, delivery: Delivery | Share) -> None:
-        super().__init__()
+        # as Execution does: a call more for each job would be felt
+        self.interrupted = None
+        self.cancelled_at = 0.0
+        self.settling = self.abandoned = False
         self.delivery = delivery
         self.decoded: Decoded | None = None
         self.deadline: float | None = None
@@ -88,7 +91,7 @@ class Roster:
         self._cancel_grace = cancel_grace
         self._on_stuck = on_stuck
         self._runs: set[Run] = set()
-        self._done: OrderedDict[Key, tuple[Consumer, float]] = OrderedDict()
+        self._done: deque[tuple[Key, Consumer, float]] = deque(maxlen=REMEMBERED)
         self._alert_until = 0.0
         self._sweeping = False
 
@@ -113,13 +116,17 @@ class Roster:
         """Keep in mind that a job is done, for the case that its ack gets lost."""
         if run.decoded is None or not run.decoded.ours:
             return
-        self._done[_key(run, message)] = (run.delivery.consumer, self._loop.time())
-        if len(self._done) > REMEMBERED:
-            self._done.popitem(last=False)
+        consumer = run.delivery.consumer
+        self._done.append((_key(run, message), consumer, self._loop.time()))
 
     def note_loss(self) -> None:
         """Look closely at what is delivered in the next minute: a channel has died."""
         self._alert_until = self._loop.time() + DOUBT
+
+    @property
+    def alert(self) -> bool:
+        """Whether what is delivered may have been delivered before, unsaid."""
+        return self._alert_until > 0 and self._loop.time() < self._alert_until
 
     def recognise(self, newcomer: Run, message: Message) -> bool:
         """Tell whether a delivered message runs here already, or is done.
@@ -129,11 +136,11 @@ class Roster:
         delivery; one that is done has it acked. Nothing else is ever acked unrun: the
         earlier delivery must be a dead one, and its ack young enough to be in doubt.
         """
-        now = self._loop.time()
         if newcomer.decoded is None or not newcomer.decoded.ours:
             return False  # another foreign message may look the same
-        if not newcomer.delivery.redelivered and now >= self._alert_until:
+        if not (newcomer.delivery.redelivered or self.alert):
             return False
+        now = self._loop.time()
         key = _key(newcomer, message)
         for run in self._runs:
             if (
@@ -145,10 +152,10 @@ class Roster:
             ):
                 run.delivery = newcomer.delivery
                 return True
-        consumer, acked_at = self._done.get(key, (None, 0.0))
-        if consumer is not None and not consumer.usable and now - acked_at < DOUBT:
-            newcomer.delivery.ack()
-            return True
+        for known, consumer, acked_at in self._done:
+            if known == key and not consumer.usable and now - acked_at < DOUBT:
+                newcomer.delivery.ack()
+                return True
         return False
 
     def _sweep(self) -> None:

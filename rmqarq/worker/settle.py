@@ -115,10 +115,7 @@ class Settler:
         assert run.decoded is not None, "only what was decoded has run"
         match outcome:
             case Succeeded():
-                self._stats.completed += 1
-                if self.metrics is not None:
-                    self.metrics.settled(run, "succeeded")
-                self._ack(run)
+                self.complete(run)
             case Retried():
                 await self._retry(run, run.decoded, outcome)
             case DeadLettered():
@@ -133,6 +130,13 @@ class Settler:
             case _:
                 msg = f"{type(outcome).__name__} can't be settled"
                 raise TypeError(msg)
+
+    def complete(self, run: Run) -> None:
+        """Ack what has succeeded: nothing follows, so nothing is to be awaited."""
+        self._stats.completed += 1
+        if self.metrics is not None:
+            self.metrics.settled(run, "succeeded")
+        self._ack(run)
 
     async def bury(self, run: Run, outcome: DeadLettered) -> None:
         """Put a message, its bytes unchanged, into the dead-letter queue."""
