@@ -48,6 +48,8 @@ class Properties:
         for flag in _ALL:
             if flags & flag:
                 self._parts[flag] = _part(reader, _SIZES.get(flag, "shortstr"))
+        if reader.left:
+            raise Malformed("a content header that goes on after its end")
 
     def text(self, flag: int) -> str | None:
         """Read a property that is a short text; `None` if it is not there."""

@@ -57,7 +57,7 @@ class Session:
 
     def __init__(self, realm: Realm, wire: Wire) -> None:
         self.write = wire.write
-        self.frame_max = handshake.FRAME_MAX
+        self.frame_max = handshake.FRAME_MIN  # until both have agreed on more
         self.writable = True
         self.user = ""
         self.tells_cancels = False
@@ -100,7 +100,7 @@ class Session:
                 which = blamed(kind, payload)
             self._refuse(number, refusal, which)
         except (Malformed, IndexError, UnicodeError) as error:
-            self._refuse(0, Refusal(502, str(error)), blamed(kind, payload))
+            self._refuse(0, _malformed(kind, payload, str(error)), NO_METHOD)
 
     def _content(self, channel: Channel, kind: int, payload: bytes) -> None:
         if kind == HEADER:
@@ -184,7 +184,7 @@ class Session:
                 self._refuse(0, refused.refusal, NO_METHOD)
             self._leave()
             return
-        self._client, self.user = client, client.user
+        self.user = client.user
         self.tells_cancels = handshake.can(
             client.capabilities, "consumer_cancel_notify"
         )
@@ -280,3 +280,11 @@ class Session:
         self.writable = True
         for channel in list(self._channels.values()):
             channel.wake()
+
+
+def _malformed(kind: int, payload: bytes, problem: str) -> Refusal:
+    """Refuse what can't be read, with RabbitMQ's codes."""
+    if kind == METHOD:
+        shown = ",".join(map(str, payload[4:]))
+        return Refusal(501, f"cannot decode <<{shown}>>")
+    return Refusal(541, problem)  # where RabbitMQ does not say why
