@@ -71,6 +71,10 @@ class Malformed(Exception):
     """The bytes are not what they should be."""
 
 
+class NoText(Malformed):
+    """A name is not in UTF-8."""
+
+
 class Reader:
     """Reads one after the other what stands in some bytes."""
 
@@ -106,7 +110,14 @@ class Reader:
 
     def shortstr(self) -> str:
         """Read a text of at most 255 bytes."""
-        return self._take(self.octet()).decode("utf-8", "surrogateescape")
+        try:
+            return self.octets().decode()
+        except UnicodeDecodeError as error:
+            raise NoText("Malformed UTF-8 in shortstr") from error
+
+    def octets(self) -> bytes:
+        """Read at most 255 bytes with their length before them, be they text or not."""
+        return self._take(self.octet())
 
     def longstr(self) -> bytes:
         """Read bytes with their length before them."""

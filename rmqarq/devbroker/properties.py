@@ -86,7 +86,8 @@ def _part(reader: Reader, kind: str) -> bytes:
         return bytes((reader.octet(),))
     if kind == "longlong":
         return fields.longlong(reader.longlong())
-    return fields.shortstr(reader.shortstr())
+    octets = reader.octets()
+    return bytes((len(octets),)) + octets
 
 
 def with_delivery_count(header: bytes, count: int) -> bytes:

@@ -174,7 +174,10 @@ class Publishing:
             if len(self._addresses) >= MOST_CACHED:
                 self._addresses.clear()
             reader = Reader(raw)
-            known = _Address(raw, reader.shortstr(), reader.shortstr())
+            # here alone RabbitMQ does not ask for UTF-8
+            names = reader.octets(), reader.octets()
+            exchange, key = (each.decode("utf-8", "surrogateescape") for each in names)
+            known = _Address(raw, exchange, key)
             if reader.left:
                 raise Malformed("the frame goes on after its end")
             self._addresses[raw] = known

@@ -253,6 +253,23 @@ async def test_a_confirm_that_fills_the_buffer_is_said_once(
     assert len(acks) == 1
 
 
+async def test_nobody_logs_in_for_another(dialled: Dialled) -> None:
+    raw = await dialled()
+    raw.writer.write(HEADER)
+    await raw.receive()
+    raw.send(commands.Connection.StartOk({}, "PLAIN", "me\0guest\0guest", "en_US"), 0)
+    assert await raw.reader.read() == b""
+
+
+async def test_a_malformed_method_is_named(dialled: Dialled) -> None:
+    raw = await dialled()
+    await raw.open()
+    raw.send(commands.Channel.Open())
+    await raw.receive()
+    raw.writer.write(frames.frame(frames.METHOD, 1, b"\x00\x32\x00\x0a\x00\x00\x05a"))
+    assert refused(await raw.receive()).method == (50, 10)
+
+
 async def test_tables_deeper_than_anybody_needs_are_refused(dialled: Dialled) -> None:
     raw = await dialled()
     await raw.open()
@@ -291,6 +308,7 @@ async def test_more_channels_than_agreed_on_end_the_connection(
         "NOT_ALLOWED - number of channels opened (2047) has reached the negotiated"
         " channel_max (2047)"
     )
+    assert found.method == (0, 0)
 
 
 async def test_nowait_is_not_answered(dialled: Dialled) -> None:

@@ -262,9 +262,11 @@ async def what_is_malformed_goes_nowhere(ch: Channel) -> Any:
 @scenario
 async def a_method_that_is_malformed_is_not_understood(ch: Channel) -> Any:
     found: list[Any] = []
-    for method in (b"\x00\x32\x00\x0a", b"\x00\x3c\x00\x28"):
+    declare, publish = b"\x00\x32\x00\x0a\x00\x00", b"\x00\x3c\x00\x28\x00\x00"
+    no_text = b"\x02\xff\xfe\x01" + bytes(4)
+    for method in (b"\x00", declare + b"\x05a", publish + b"\x05a", declare + no_text):
         own = await ch.dial()
-        own.raw.send_raw(1, method + b"\x00\x00\x05a")
+        own.raw.send_raw(1, method)
         found.append(await own.end(own.sync()))
     return found
 
