@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         AsyncGenerator,
         Awaitable,
         Callable,
+        Coroutine,
         Generator,
         Sequence,
     )
@@ -223,7 +224,7 @@ class App(Generic[StateT]):
         signature = Signature(elsewhere, name)
         return Task(elsewhere, name, self, signature, Policy(), JobOptions())
 
-    async def enqueue(self, spec: JobSpec[R], /) -> Job[R]:
+    def enqueue(self, spec: JobSpec[R], /) -> Coroutine[Any, Any, Job[R]]:
         """Send one call; `task.enqueue(...)` and `task.defer(...)` end here.
 
         Raises:
@@ -231,7 +232,8 @@ class App(Generic[StateT]):
             TransportError: The broker did not store it before `publish_deadline`.
             ConfigurationError: The broker refuses us, or what we declare.
         """
-        return await self._sending.one(spec, self._queue_for(spec))
+        # what is awaited is the sending itself: one coroutine less for each job
+        return self._sending.one(spec, self._queue_for(spec))
 
     async def enqueue_many(self, jobs: Sequence[JobSpec[R]], /) -> list[Job[R]]:
         """Send many calls at once, deferred ones mixed in.

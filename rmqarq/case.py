@@ -11,6 +11,7 @@ from rmqarq.errors import RmqarqError
 from rmqarq.url import Endpoint
 from rmqarq.wire.permission import Permission
 from rmqarq.wire.probe import Place, Presence, Publishing
+from rmqarq.worker.reports import DEV_BROKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +38,11 @@ class Attempt(Struct, frozen=True):
     def is_rabbitmq(self) -> bool:
         """Whether it is the broker that rmqarq is made for."""
         return self.product == "RabbitMQ"
+
+    @property
+    def is_dev_broker(self) -> bool:
+        """Whether it is our own broker in memory."""
+        return self.product == DEV_BROKER
 
 
 class Sight(Struct, frozen=True):

@@ -55,7 +55,7 @@ def brokers(case: Case) -> Iterator[Finding]:
 def alarms(case: Case) -> Iterator[Finding]:
     """The broker takes messages."""
     sight = case.sight
-    if sight is None or sight.publishing is None:
+    if sight is None or sight.publishing is None or sight.attempt.is_dev_broker:
         return
     where = str(sight.attempt.endpoint)
     if sight.publishing.blocked is not None:
@@ -104,7 +104,8 @@ def permissions(case: Case) -> Iterator[Finding]:
                 names=", ".join(dict.fromkeys(each.name for each in sight.untold)),
             ),
         )
-    if not sight.denied and sight.publishing is not None:
+    asked = sight.attempt.is_rabbitmq and sight.publishing is not None
+    if asked and not sight.denied:
         yield Finding("ok", user, sentence("it has the permissions that are needed"))
 
 
@@ -222,6 +223,20 @@ CHECKS = (brokers, alarms, permissions, arguments, missing, foreign, waiting, en
 
 def _greeting(attempt: Attempt, where: str) -> Finding:
     version = written(attempt.version)
+    if attempt.is_dev_broker:
+        return Finding(
+            "note",
+            where,
+            sentence(
+                "this is the dev broker of rmqarq: it keeps jobs in memory only, and"
+                " all are lost when it ends; alarms, permissions and plugins are not"
+                " looked at, as it has none"
+            ),
+            sentence(
+                "none is needed for trial and tests; to keep jobs: RabbitMQ, 3.10 or"
+                " newer"
+            ),
+        )
     if not attempt.is_rabbitmq:
         return Finding(
             "warning",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rmqarq.errors import ConfigurationError
 
@@ -51,10 +50,8 @@ def call(
     """
     if threads is not None:
         return threads.run(fn, args, kwargs)
-    result: Any = fn(*args, **kwargs)
-    if type(result) is CoroutineType or inspect.isawaitable(result):
-        return cast("Awaitable[Any]", result)
-    return _given(result)
+    result = fn(*args, **kwargs)
+    return result if inspect.isawaitable(result) else _given(result)
 
 
 async def _given(result: Any) -> Any:

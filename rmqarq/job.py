@@ -28,9 +28,6 @@ _random = random.SystemRandom()
 _source = random.Random(_random.getrandbits(256))
 
 
-_LOW = 2**62 - 1
-
-
 def _reseed() -> None:
     _source.seed(_random.getrandbits(256))
 
@@ -45,10 +42,9 @@ def new_job_id(now: float | None = None) -> str:
         now: That time in seconds since the epoch; read from the system if not given.
     """
     ms = int((time.time() if now is None else now) * 1000)
-    chance = _source.getrandbits(74)
-    number = ms << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & _LOW
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    chance = _source.getrandbits
+    parts = (ms >> 16, ms & 0xFFFF, chance(12), 0x8000 | chance(14), chance(48))
+    return "%08x-%04x-7%03x-%04x-%012x" % parts  # noqa: UP031 - a third faster
 
 
 class EnqueueOptions(TypedDict, total=False):

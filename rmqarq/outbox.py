@@ -67,14 +67,36 @@ class Outbox:
             TypeError: Its time is no number, timedelta or datetime.
             ValueError: Its time is not finite.
         """
+        return self._order(spec, queue, spec.args, spec.kwargs, rows)
+
+    def direct(self, spec: JobSpec[Any], queue: str) -> tuple[Order, Publication]:
+        """Do the same and encode it at once, where no middleware wants to see it.
+
+        Raises:
+            TypeError: As for `order`.
+            ValueError: As for `order`.
+            EncodeError: It can't travel as it is.
+        """
+        args: Any = spec.args
+        kwargs: Any = spec.kwargs
+        if spec.signature is not None:
+            args, kwargs = spec.signature.encode(
+                self._serializer, args, kwargs, validate=self._validate
+            )
+        order = self._order(spec, queue, args, kwargs or {})
+        return order, self._addressed(order.message, order)
+
+    def _order(
+        self, spec: JobSpec[Any], queue: str, args: Any, kwargs: Any, rows: Any = ()
+    ) -> Order:
         options = spec.options
         now = self._clock()
         delay = 0.0 if spec.when is None else seconds_until(spec.when, now)
         message = Message(
             id=options.job_id or new_job_id(now),
             task=spec.task,
-            args=spec.args,
-            kwargs=spec.kwargs,
+            args=args,
+            kwargs=kwargs,
             enqueued_at=now,
             eta=now + delay if delay else None,
             expires=options.expires,
@@ -92,6 +114,9 @@ class Outbox:
         """
         if order.spec.signature is not None:
             message = self._written(message, order.spec.signature)
+        return self._addressed(message, order)
+
+    def _addressed(self, message: Message, order: Order) -> Publication:
         options = order.spec.options
         content_type, content_encoding, body = self._codec.encode(
             message, options.compression
@@ -131,7 +156,7 @@ class Outbox:
     async def publications(
         self, orders: Sequence[Order], wrapping: Sequence[Middleware]
     ) -> tuple[Sequence[int], list[Publication]]:
-        """Encode a batch, each through the middleware that wraps enqueueing.
+        """Encode a batch, each through the middleware.
 
         Args:
             orders: The batch.
@@ -144,9 +169,6 @@ class Outbox:
         Raises:
             EncodeError: One can't travel as it is.
         """
-        if not wrapping:
-            made = [self.publication(order.message, order) for order in orders]
-            return range(len(orders)), made
         positions: list[int] = []
         publications: list[Publication] = []
         for position, order in enumerate(orders):

@@ -52,30 +52,35 @@ class Sending:
 
     async def one(self, spec: JobSpec[R], queue: str) -> Job[R]:
         """Send one call to a queue; it raises what `App.enqueue` does."""
-        order = self._outbox.order(spec, queue)
         if spec.options.priority:
             await self._mention_priorities()
         if self._wrapping:
+            return await self._wrapped(spec, queue)
+        order, publication = self._outbox.direct(spec, queue)
+        await self._transports.here().publish(publication, self._deadline())
+        if self._note is not None:
+            self._note(publication)
+        return Job(order.message.id, spec.task, order.queue)
 
-            async def send(message: Message) -> None:
-                await self._publish(message, order)
+    async def _wrapped(self, spec: JobSpec[R], queue: str) -> Job[R]:
+        order = self._outbox.order(spec, queue)
 
-            await enqueue_chain(self._wrapping, send)(order.message)
-        else:
-            await self._publish(order.message, order)
+        async def send(message: Message) -> None:
+            publication = self._outbox.publication(message, order)
+            await self._transports.here().publish(publication, self._deadline())
+            if self._note is not None:
+                self._note(publication)
+
+        await enqueue_chain(self._wrapping, send)(order.message)
         return Job(order.message.id, spec.task, order.queue)
 
     async def many(
         self, jobs: Sequence[JobSpec[R]], queues: Sequence[str]
     ) -> list[Job[R]]:
         """Send calls, each to its queue; it raises what `App.enqueue_many` does."""
-        pairs = zip(jobs, queues, strict=True)
-        orders = [self._outbox.order(spec, queue) for spec, queue in pairs]
+        orders, positions, publications = await self._encoded(jobs, queues)
         if any(spec.options.priority for spec in jobs):
             await self._mention_priorities()
-        positions, publications = await self._outbox.publications(
-            orders, self._wrapping
-        )
         handles: list[Job[R]] = [
             Job(order.message.id, order.message.task, order.queue) for order in orders
         ]
@@ -110,11 +115,17 @@ class Sending:
                     self._note(publication)
         return errors
 
-    async def _publish(self, message: Message, order: Order) -> None:
-        publication = self._outbox.publication(message, order)
-        await self._transports.here().publish(publication, self._deadline())
-        if self._note is not None:
-            self._note(publication)
+    async def _encoded(
+        self, jobs: Sequence[JobSpec[Any]], queues: Sequence[str]
+    ) -> tuple[Sequence[Order], Sequence[int], list[Publication]]:
+        """Encode a batch; for each publication, the position of what it belongs to."""
+        pairs = zip(jobs, queues, strict=True)
+        if not self._wrapping:
+            made = [self._outbox.direct(spec, queue) for spec, queue in pairs]
+            orders = [order for order, _ in made]
+            return orders, range(len(made)), [publication for _, publication in made]
+        orders = [self._outbox.order(spec, queue) for spec, queue in pairs]
+        return orders, *await self._outbox.publications(orders, self._wrapping)
 
     async def _mention_priorities(self) -> None:
         await self._priorities.mention(self._transports.here(), self._deadline())

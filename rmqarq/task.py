@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -43,7 +43,7 @@ ContextStateT = TypeVar("ContextStateT")
 class Publisher(Protocol):
     """What a task needs of its App."""
 
-    async def enqueue(self, spec: JobSpec[R], /) -> Job[R]:
+    def enqueue(self, spec: JobSpec[R], /) -> Coroutine[Any, Any, Job[R]]:
         """Send one call."""
         ...
 

@@ -48,6 +48,7 @@ TREE: dict[str, list[str]] = {
         "BrokerBlocked",
         "OutcomeUnknown",
         "PartlyEnqueued",
+        "PartlyMapped",
     ],
     "JobSignal": ["Retry", "Reject"],
 }

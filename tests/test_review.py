@@ -167,6 +167,7 @@ def test_a_guest_from_elsewhere_is_warned_about() -> None:
         ("RabbitMQ", (4, 0, 5), ["ok", "note"]),
         ("RabbitMQ", (3, 9, 1), ["ok", "error"]),
         ("LavinMQ", (2, 4, 0), ["warning"]),
+        ("rmqarq dev broker", (3, 10, 8), ["note"]),
     ],
 )
 def test_the_broker_is_one_that_rmqarq_is_made_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmqarq.devbroker import fields
@@ -60,7 +61,8 @@ class Channel:
         self.limit = 0  # of all consumers together
         self.taken = 0  # by consumers, and not acknowledged
         self.consumers: dict[str, tuple[Consumer, Queue]] = {}
-        self.unacked: dict[int, Unacked] = {}
+        # of a plain dict, the first key is slow to find when many before it are gone
+        self.unacked: OrderedDict[int, Unacked] = OrderedDict()
         self.reply_tag: str | None = None
         self.settlements: list[Settlement] = []  # of a transaction
         self._tag = 0
@@ -138,7 +140,7 @@ class Channel:
             Refusal: The channel has delivered no such message, or has no longer.
         """
         if multiple and not tag:
-            everything, self.unacked = self.unacked, {}
+            everything, self.unacked = self.unacked, OrderedDict()
             return everything
         if tag not in self.unacked:
             raise precondition_failed(f"unknown delivery tag {tag}")
@@ -188,7 +190,7 @@ class Channel:
         # what it held may die, and come to a queue that it consumes
         self.closed = True
         consumers, self.consumers = self.consumers, {}
-        unacked, self.unacked = self.unacked, {}
+        unacked, self.unacked = self.unacked, OrderedDict()
         for settlement in self.settlements:
             unacked.update(settlement.messages)
         queues: dict[Queue, tuple[list[Consumer], list[Entry]]] = {}

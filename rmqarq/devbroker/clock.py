@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+FEW = 64  # timers that are not worth a sweep
+
 
 class Timer:
     """One call at one time; it may be cancelled."""
@@ -43,6 +45,7 @@ class Clock:
         self._source = source
         self._skipped = 0.0
         self._heap: list[tuple[float, int, Timer]] = []
+        self._sweep_at = FEW  # timers, so that those cancelled are never most
         self._numbers = itertools.count()
         self._alarm: asyncio.TimerHandle | None = None
         self._born = (time.time() if date is None else date) - self.now()
@@ -65,6 +68,8 @@ class Clock:
     def call_at(self, due: float, call: Callable[[], None]) -> Timer:
         """Call when it is so late; those due at the same time in the order given."""
         timer = Timer(due, call)
+        if len(self._heap) >= self._sweep_at:
+            self._sweep()
         first = not self._heap or due < self._heap[0][0]
         heapq.heappush(self._heap, (due, next(self._numbers), timer))
         if first:
@@ -73,9 +78,11 @@ class Clock:
 
     def run_due(self) -> None:
         """Call what is due."""
-        while (timer := self._take(self.now())) is not None:
-            self._call(timer)
-        self._set_alarm()
+        try:
+            while (timer := self._take(self.now())) is not None:
+                self._call(timer)
+        finally:  # one that fails does not stop the others for ever
+            self._set_alarm()
 
     def advance(self, seconds: float) -> None:
         """Skip some time; what falls due in it is called in order, each at its time."""
@@ -96,6 +103,12 @@ class Clock:
         if not self._heap or self._heap[0][0] > until:
             return None
         return heapq.heappop(self._heap)[2]
+
+    def _sweep(self) -> None:
+        # a timer that is set anew with each message may be due in a week
+        self._heap = [each for each in self._heap if each[2].call is not None]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(FEW, 2 * len(self._heap))
 
     def _drop_cancelled(self) -> None:
         while self._heap and self._heap[0][2].call is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmqarq.devbroker import fields
@@ -240,7 +241,7 @@ def tx_rollback(channel: Channel, _: Reader) -> None:
     settlements, channel.settlements = channel.settlements, []
     for settlement in settlements:
         channel.unacked.update(settlement.messages)
-    channel.unacked = dict(sorted(channel.unacked.items()))
+    channel.unacked = OrderedDict(sorted(channel.unacked.items()))
     channel.send(Method(90, 31))
 
 

@@ -132,11 +132,13 @@ def _read(raw: bytes | None) -> list[RawTable]:
 def _one_more(count: bytes | None) -> bytes:
     if count is None or chr(count[0]) not in fields.INTEGERS:
         return _FIRST
-    return _integer(int.from_bytes(count[1:], "big") + 1)
+    signed = chr(count[0]) in fields.SIGNED
+    return _integer(int.from_bytes(count[1:], "big", signed=signed) + 1)
 
 
 def _integer(value: int) -> bytes:
-    return b"l" + fields.longlong(value)
+    # modulo 2 ** 64, as Erlang does it: a client may have put any count there
+    return b"l" + fields.longlong(value % (1 << 64))
 
 
 def without_cycles(

@@ -62,6 +62,8 @@ def _typed(field: Field | None) -> str:
 
 
 def _plain(value: object) -> str:
+    if value is None:
+        return "undefined"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

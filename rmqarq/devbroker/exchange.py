@@ -79,6 +79,7 @@ class Exchange:
         self.arguments = arguments or {}
         self.alternate = alternate
         self._bindings: dict[Binding, Table] = {}
+        self._by_destination: dict[Destination, dict[Binding, None]] = {}
         self._by_key: dict[str, list[Destination]] = {}
         self._ways: dict[str, list[Destination]] = {}
 
@@ -98,6 +99,7 @@ class Exchange:
         binding = Binding(destination, key, fields.table(_sorted(arguments)))
         if binding not in self._bindings:
             self._bindings[binding] = arguments
+            self._by_destination.setdefault(destination, {})[binding] = None
             self._by_key.setdefault(key, []).append(destination)
             self._ways.clear()
 
@@ -108,8 +110,7 @@ class Exchange:
 
     def forget(self, destination: Destination) -> bool:
         """Remove all bindings to a destination; whether there were any."""
-        found = [each for each in self._bindings if each.destination == destination]
-        return self._remove(found)
+        return self._remove(list(self._by_destination.get(destination, ())))
 
     def route(self, message: Message) -> Iterable[Destination]:
         """Find where a message goes from here."""
@@ -145,12 +146,18 @@ class Exchange:
 
     def _remove(self, bindings: list[Binding]) -> bool:
         for binding in bindings:
+            destination, key, _ = binding
             del self._bindings[binding]
-            bound = self._by_key[binding.key]
-            bound.remove(binding.destination)
+            leading_there = self._by_destination[destination]
+            del leading_there[binding]
+            if not leading_there:
+                del self._by_destination[destination]
+            bound = self._by_key[key]
+            bound.remove(destination)
             if not bound:
-                del self._by_key[binding.key]
-        self._ways.clear()
+                del self._by_key[key]
+        if bindings:
+            self._ways.clear()
         return bool(bindings)
 
 

@@ -7,7 +7,7 @@ https://www.rabbitmq.com/amqp-0-9-1-errata (section 3).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias, cast
 
 KIND_NAMES = {
@@ -33,6 +33,9 @@ KIND_NAMES = {
 """What RabbitMQ calls them in its sentences."""
 
 INTEGERS = frozenset("IlLbsBui")
+SIGNED = frozenset("IlLbs")
+DEEPEST = 100
+"""Tables and arrays that may stand within each other: Python recurses no further."""
 
 _FIXED = {
     "I": struct.Struct(">i"),
@@ -66,6 +69,10 @@ Table: TypeAlias = dict[str, Field]
 
 class Malformed(Exception):
     """The bytes are not what they should be."""
+
+
+class NoText(Malformed):
+    """A name is not in UTF-8."""
 
 
 class Reader:
@@ -103,7 +110,14 @@ class Reader:
 
     def shortstr(self) -> str:
         """Read a text of at most 255 bytes."""
-        return self._take(self.octet()).decode("utf-8", "surrogateescape")
+        try:
+            return self.octets().decode()
+        except UnicodeDecodeError as error:
+            raise NoText("Malformed UTF-8 in shortstr") from error
+
+    def octets(self) -> bytes:
+        """Read at most 255 bytes with their length before them, be they text or not."""
+        return self._take(self.octet())
 
     def longstr(self) -> bytes:
         """Read bytes with their length before them."""
@@ -116,7 +130,9 @@ class Reader:
 
     def table(self) -> Table:
         """Read a table."""
-        return _table(self.longstr())
+        data = self.longstr()
+        check(raw_table(data).values())
+        return _table(data)
 
     def _take(self, size: int) -> bytes:
         end = self._at + size
@@ -187,7 +203,7 @@ def _high(octet: int) -> tuple[bool, bool]:
     return bool(octet & 8), bool(octet & 16)
 
 
-# --- tables whose values nobody reads: only moved, compared, left out ---
+# --- tables whose values nobody reads: only checked, moved, compared, left out ---
 
 RawTable: TypeAlias = dict[bytes, bytes]
 """Names, with their values as they stand on the wire, kind included."""
@@ -217,6 +233,25 @@ def raw_array(data: bytes) -> list[bytes]:
         found.append(data[at:stop])
         at = stop
     return found
+
+
+def check(values: Iterable[bytes], depth: int = 0) -> None:
+    """See that values are well-formed down to the last one within the last table.
+
+    Args:
+        values: As they stand on the wire, kind included.
+        depth: How many tables and arrays they stand in.
+
+    Raises:
+        Malformed: One is not, or has more within each other than anybody needs.
+    """
+    if depth > DEEPEST:
+        raise Malformed(f"more than {DEEPEST} tables within each other")
+    for each in values:
+        if each[:1] == b"F":
+            check(raw_table(each[5:]).values(), depth + 1)
+        elif each[:1] == b"A":
+            check(raw_array(each[5:]), depth + 1)
 
 
 def joined(fields: RawTable) -> bytes:

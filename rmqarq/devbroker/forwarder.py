@@ -18,7 +18,7 @@ PREFETCH = 32  # dead_letter_worker_consumer_prefetch
 TRY_AGAIN = 180.0  # dead_letter_worker_publisher_confirm_timeout, in seconds
 
 
-class Letter(NamedTuple):
+class Dead(NamedTuple):
     """A message that died, and why."""
 
     message: Message
@@ -31,7 +31,7 @@ class Mail(Protocol):
     clock: Clock
 
     def send_dead(
-        self, queue: Queue, letter: Letter, publisher: object | None = None
+        self, queue: Queue, victim: Dead, publisher: object | None = None
     ) -> bool:
         """Dead-letter a message; whether all that it was routed to have it."""
         ...
@@ -48,13 +48,13 @@ class Forwarder:
     def __init__(self, queue: Queue, mail: Mail) -> None:
         self._queue = queue
         self._mail = mail
-        self._held: list[Letter] = []
-        self._waiting: deque[Letter] = deque()
+        self._held: list[Dead] = []
+        self._waiting: deque[Dead] = deque()
         self._timer: Timer | None = None
 
-    def forward(self, letter: Letter) -> None:
+    def forward(self, victim: Dead) -> None:
         """Send a message, now or when it can be."""
-        self._waiting.append(letter)
+        self._waiting.append(victim)
         self._go_on()
 
     def close(self) -> None:
@@ -65,18 +65,18 @@ class Forwarder:
 
     def _go_on(self) -> None:
         while self._waiting and len(self._held) < PREFETCH:
-            letter = self._waiting.popleft()
-            if not self._mail.send_dead(self._queue, letter, self):
-                self._held.append(letter)
+            victim = self._waiting.popleft()
+            if not self._mail.send_dead(self._queue, victim, self):
+                self._held.append(victim)
         self._count()
 
     def _try_again(self) -> None:
         self._timer = None
         held, self._held = self._held, []
         self._held = [
-            letter
-            for letter in held
-            if not self._mail.send_dead(self._queue, letter, self)
+            victim
+            for victim in held
+            if not self._mail.send_dead(self._queue, victim, self)
         ]
         self._go_on()
 

@@ -132,7 +132,8 @@ def can(capabilities: Table, name: str) -> bool:
 def _credentials(mechanism: str, response: bytes) -> tuple[str, str]:
     if mechanism == "PLAIN":
         parts = response.decode("utf-8", "replace").split("\0")
-        return (parts[1], parts[2]) if len(parts) == 3 else ("", "")
+        # RabbitMQ lets nobody act for another: what stands before the user is empty
+        return (parts[1], parts[2]) if len(parts) == 3 and not parts[0] else ("", "")
     table = Reader(fields.longstr(response)).table()
     user, password = table.get("LOGIN"), table.get("PASSWORD")
     return str(user and user.value), str(password and password.value)

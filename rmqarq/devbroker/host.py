@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from rmqarq.devbroker.deaths import dead, without_cycles
 from rmqarq.devbroker.exchange import INTERNAL, PREDECLARED, Destination, Exchange
-from rmqarq.devbroker.forwarder import Forwarder, Letter
+from rmqarq.devbroker.forwarder import Dead, Forwarder
 from rmqarq.devbroker.refusal import not_found
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rmqarq.devbroker.clock import Clock
     from rmqarq.devbroker.fields import Table
@@ -48,8 +48,8 @@ class Host:
         self.queues: dict[str, Queue] = {}
         self.replies: dict[str, Replies] = {}
         self._forwarders: dict[str, Forwarder] = {}
-        self._handing_out = False
-        self._later: deque[tuple[Queue, Letter]] = deque()
+        self._busy = False  # who has set it buries what dies meanwhile
+        self._dying: deque[tuple[Queue, Dead]] = deque()
 
     # --- names ---
 
@@ -146,7 +146,10 @@ class Host:
     # --- the way of a message ---
 
     def route(self, exchange: Exchange, message: Message) -> list[Queue]:
-        """Find the queues a message goes to, each once, sorted by name."""
+        """Find the queues a message goes to, each once, sorted by name.
+
+        A direct reply goes to no queue: it is delivered here, as RabbitMQ does it.
+        """
         if not exchange.name:
             return self._default(message)
         names: set[str] = set()
@@ -163,7 +166,11 @@ class Host:
                 elif name not in seen:
                     seen.add(name)
                     ahead += self._existing(name)
-        return [self.queues[name] for name in sorted(names) if name in self.queues]
+        return self.present(sorted(names))
+
+    def present(self, names: Iterable[str]) -> list[Queue]:
+        """Find those queues that there are."""
+        return [self.queues[name] for name in names if name in self.queues]
 
     def _default(self, message: Message) -> list[Queue]:
         queues = self.queues
@@ -174,7 +181,7 @@ class Host:
         for key in message.keys:
             if key.startswith(REPLY_TO) and key in self.replies:
                 self.replies[key].reply(message)
-        return [queues[key] for key in sorted(set(message.keys)) if key in queues]
+        return self.present(sorted(set(message.keys)))
 
     def _existing(self, name: str) -> list[Exchange]:
         found = self.exchanges.get(name)
@@ -189,12 +196,12 @@ class Host:
         """
         if len(queues) == 1:
             return queues[0].publish(message, publisher)
-        outermost, self._handing_out = not self._handing_out, True
-        taken = [each.publish(message, publisher) for each in queues]
-        if outermost:
-            while self._later:
-                self._bury(*self._later.popleft())
-            self._handing_out = False
+        outermost, self._busy = not self._busy, True
+        try:
+            taken = [each.publish(message, publisher) for each in queues]
+        finally:
+            if outermost:
+                self._bury_all()
         return all(taken)
 
     # --- dead letters ---
@@ -203,23 +210,31 @@ class Host:
         """Dead-letter a message of a queue, or drop it if it has no such exchange."""
         if queue.policy.dead_letter_exchange is None:
             return
-        letter = Letter(message, reason)
-        if self._handing_out:
-            self._later.append((queue, letter))
-        else:
-            self._bury(queue, letter)
+        self._dying.append((queue, Dead(message, reason)))
+        if not self._busy:
+            self._bury_all()
 
-    def _bury(self, queue: Queue, letter: Letter) -> None:
+    def _bury_all(self) -> None:
+        # one after the other: each may push another one out of the next queue, and so
+        # on through as many as two full queues hold
+        self._busy = True
+        try:
+            while self._dying:
+                self._bury(*self._dying.popleft())
+        finally:
+            self._busy = False
+
+    def _bury(self, queue: Queue, victim: Dead) -> None:
         if not queue.policy.at_least_once:
-            self.send_dead(queue, letter)
+            self.send_dead(queue, victim)
             return
         forwarder = self._forwarders.get(queue.name)
         if forwarder is None:
             forwarder = self._forwarders[queue.name] = Forwarder(queue, self)
-        forwarder.forward(letter)
+        forwarder.forward(victim)
 
     def send_dead(
-        self, queue: Queue, letter: Letter, publisher: object | None = None
+        self, queue: Queue, victim: Dead, publisher: object | None = None
     ) -> bool:
         """Dead-letter a message; whether all that it was routed to have it."""
         name = queue.policy.dead_letter_exchange
@@ -227,10 +242,8 @@ class Host:
         if exchange is None:
             return False
         key, date = queue.policy.dead_letter_key, int(self.clock.date())
-        reason = letter.reason
-        sent, deaths = dead(
-            letter.message, reason, queue.name, exchange.name, key, date
-        )
+        message, reason = victim
+        sent, deaths = dead(message, reason, queue.name, exchange.name, key, date)
         routed = {each.name: each for each in self.route(exchange, sent)}
         left = without_cycles(reason, deaths, list(routed))
         taken = self.hand_out([routed[each] for each in left], sent, publisher)

@@ -64,7 +64,20 @@ def headers_match(arguments: Table, headers: Table) -> bool:
         if name != "x-match" and (how in _MATCHES[2:] or not name.startswith("x-"))
     }
     found = [
-        name in headers and (field.kind == "V" or headers[name].value == field.value)
+        name in headers and (field.kind == "V" or _equal(headers[name], field))
         for name, field in wanted.items()
     ]
     return any(found) if how in ("any", "any-with-x") else all(found)
+
+
+def _equal(first: Field, second: Field) -> bool:
+    """Compare as Erlang does: a number is no bool, and a binary is a text."""
+    if "t" in (first.kind, second.kind) and first.kind != second.kind:
+        return False
+    return _plain(first) == _plain(second)
+
+
+def _plain(field: Field) -> object:
+    if field.kind == "x" and isinstance(field.value, bytes):
+        return field.value.decode("utf-8", "surrogateescape")
+    return field.value

@@ -7,7 +7,7 @@ from rmqarq.devbroker.properties import HEADERS, Properties
 
 
 class Message:
-    """A message; never changed once made, so many queues may hold the same one.
+    """A message; never changed on its way, so many queues may hold the same one.
 
     Args:
         exchange: Where it was published to.

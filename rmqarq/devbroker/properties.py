@@ -48,6 +48,8 @@ class Properties:
         for flag in _ALL:
             if flags & flag:
                 self._parts[flag] = _part(reader, _SIZES.get(flag, "shortstr"))
+        if reader.left:
+            raise Malformed("a content header that goes on after its end")
 
     def text(self, flag: int) -> str | None:
         """Read a property that is a short text; `None` if it is not there."""
@@ -84,7 +86,8 @@ def _part(reader: Reader, kind: str) -> bytes:
         return bytes((reader.octet(),))
     if kind == "longlong":
         return fields.longlong(reader.longlong())
-    return fields.shortstr(reader.shortstr())
+    octets = reader.octets()
+    return bytes((len(octets),)) + octets
 
 
 def with_delivery_count(header: bytes, count: int) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmqarq.devbroker import fields
 from rmqarq.devbroker.arguments import expiration
-from rmqarq.devbroker.fields import KIND_NAMES, Reader, raw_array
+from rmqarq.devbroker.fields import KIND_NAMES, Malformed, Reader, raw_array
 from rmqarq.devbroker.frames import NO_METHOD, PUBLISH, Method, content, method
 from rmqarq.devbroker.host import REPLY_TO as REPLY_QUEUE
 from rmqarq.devbroker.message import Message
@@ -22,8 +22,11 @@ from rmqarq.devbroker.properties import (
 from rmqarq.devbroker.refusal import Refusal, access_refused, precondition_failed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rmqarq.devbroker.host import Host
     from rmqarq.devbroker.link import Link
+    from rmqarq.devbroker.queue import Queue
 
 ACK = Method(60, 80)
 NACK = Method(60, 120)
@@ -37,10 +40,24 @@ _MANDATORY, _IMMEDIATE = 1, 2
 
 
 class Published(NamedTuple):
-    """A message with what the client wants to know about it."""
+    """A message on its way.
+
+    Args:
+        message: What was published.
+        mandatory: The client wants it back if no queue gets it.
+        queues: That it goes to; what is bound later, before a transaction is
+            committed, changes nothing.
+    """
 
     message: Message
     mandatory: bool
+    queues: Sequence[Queue]
+
+
+class _Address(NamedTuple):
+    encoded: bytes
+    exchange: str
+    key: str
 
 
 class Publishing:
@@ -56,11 +73,12 @@ class Publishing:
         self._number = number
         self._link = link
         self._host = host
-        self._method: bytes | None = None
+        self._address: _Address | None = None  # of a content that is not complete
+        self._bits = 0
         self._header: bytes | None = None
         self._pieces: list[bytes] = []
         self._missing = 0
-        self._addresses: dict[bytes, tuple[bytes, str, str]] = {}
+        self._addresses: dict[bytes, _Address] = {}
         self.confirming = False
         self.transaction: list[Published] | None = None
         self.reply_name = ""  # who is told to answer here, if anybody listens
@@ -72,19 +90,19 @@ class Publishing:
     @property
     def assembling(self) -> bool:
         """Whether the frames of a content are still to come."""
-        return self._method is not None
+        return self._address is not None
 
     # --- putting it together ---
 
     def begin(self, payload: bytes) -> None:
         """Take the method; header and body follow."""
-        if self._method is not None:
+        if self._address is not None:
             raise self._unexpected()
-        self._method = payload
+        self._address, self._bits = self._addressed(payload[6:-1]), payload[-1]
 
     def header(self, payload: bytes) -> None:
         """Take the content header."""
-        if self._method is None or self._header is not None:
+        if self._address is None or self._header is not None:
             raise self._unexpected()
         class_id = int.from_bytes(payload[:2], "big")
         if class_id != PUBLISH.class_id:
@@ -99,20 +117,24 @@ class Publishing:
             self._complete(b"")
 
     def body(self, payload: bytes) -> None:
-        """Take a piece of the body."""
+        """Take a piece of the body.
+
+        One that has more bytes than were announced never ends, as on RabbitMQ: what
+        comes after it is refused.
+        """
         if self._header is None:
             raise self._unexpected()
         self._missing -= len(payload)
-        if self._missing > 0 or self._pieces:
+        if self._missing or self._pieces:
             self._pieces.append(payload)
-            if self._missing > 0:
+            if self._missing:
                 return
             payload = b"".join(self._pieces)
             self._pieces = []
         self._complete(payload)
 
     def _unexpected(self) -> Refusal:
-        if self._method is None:
+        if self._address is None:
             text = "expected method frame, got non method frame instead"
             return Refusal(505, text, NO_METHOD)
         wanted, which = "content header", " for class 60"
@@ -122,34 +144,42 @@ class Publishing:
         return Refusal(505, text, PUBLISH)
 
     def _complete(self, body: bytes) -> None:
-        payload, header = self._method or b"", self._header or b""
-        self._method = self._header = None
-        bits = payload[-1]
+        assert self._address is not None, "the method comes first"
+        assert self._header is not None, "and then the header"
+        (address, exchange, key), header = self._address, self._header
+        self._address = self._header = None
+        bits = self._bits
         if bits & _IMMEDIATE:
             raise Refusal(540, "immediate=true")
         if len(body) > LARGEST:
             raise precondition_failed(
                 f"message size {len(body)} is larger than max size {LARGEST}"
             )
-        address, exchange, key = self._address(payload[6:-1])
-        if self._host.exchange(exchange).internal:
+        found = self._host.exchange(exchange)
+        if found.internal:
             what = self._host.exchange_words(exchange)
             raise access_refused(f"cannot publish to internal {what}")
         message = self._message(exchange, key, header, body)
         message.address = address
-        published = Published(message, bool(bits & _MANDATORY))
+        queues = self._host.route(found, message)
+        published = Published(message, bool(bits & _MANDATORY), queues)
         if self.transaction is not None:
             self.transaction.append(published)
         else:
             self._publish(published)
 
-    def _address(self, raw: bytes) -> tuple[bytes, str, str]:
+    def _addressed(self, raw: bytes) -> _Address:
         known = self._addresses.get(raw)
         if known is None:
             if len(self._addresses) >= MOST_CACHED:
                 self._addresses.clear()
             reader = Reader(raw)
-            known = raw, reader.shortstr(), reader.shortstr()
+            # here alone RabbitMQ does not ask for UTF-8
+            names = reader.octets(), reader.octets()
+            exchange, key = (each.decode("utf-8", "surrogateescape") for each in names)
+            known = _Address(raw, exchange, key)
+            if reader.left:
+                raise Malformed("the frame goes on after its end")
             self._addresses[raw] = known
         return known
 
@@ -159,10 +189,11 @@ class Publishing:
         # all of it is looked at now, so that what is malformed goes no further
         properties = Properties(header)
         headers = properties.raw_table(HEADERS)
+        fields.check(headers.values())
         changes: dict[int, bytes | None] = {}
-        self._check_user(properties)
         if properties.text(REPLY_TO) == REPLY_QUEUE:
             changes[REPLY_TO] = fields.shortstr(self._reply_name())
+        self._check_user(properties)
         carbon, blind = (_keys(name, headers.get(name)) for name in (b"CC", b"BCC"))
         if headers.pop(b"BCC", None) is not None:
             changes[HEADERS] = fields.joined(headers)
@@ -195,12 +226,10 @@ class Publishing:
     # --- sending it on its way ---
 
     def _publish(self, published: Published) -> bool:
-        host, message = self._host, published.message
-        # it may be gone since, when a transaction is committed
-        queues = host.route(host.exchange(message.exchange), message)
+        message, _, queues = published
         if not queues and published.mandatory:
             self._return(message)
-        taken = host.hand_out(queues, message, self)
+        taken = self._host.hand_out(queues, message, self)
         if self.confirming:
             self._settle(ACK if taken else NACK)
         return taken
@@ -224,7 +253,10 @@ class Publishing:
             Whether no queue has rejected any of it.
         """
         published, self.transaction = self.transaction or [], []
-        outcomes = [self._publish(each) for each in published]
+        outcomes: list[bool] = []
+        for each in published:
+            queues = self._host.present(queue.name for queue in each.queues)
+            outcomes.append(self._publish(each._replace(queues=queues)))
         return all(outcomes)
 
     def listen_for_replies(self) -> str:
@@ -246,11 +278,11 @@ class Publishing:
 
     def flush(self) -> None:
         """Send the confirms that are due: many at once where they can be."""
-        if self._count:
-            multiple = b"\x01" if self._count > 1 else b"\x00"
+        count, self._count = self._count, 0
+        if count:  # forgotten first: writing may flush the connection, and come here
+            multiple = b"\x01" if count > 1 else b"\x00"
             last = fields.longlong(self._last) + multiple
             self._link.write(method(self._number, self._settled, last))
-            self._count = 0
 
 
 def _keys(name: bytes, raw: bytes | None) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from rmqarq.devbroker import (
     queue_methods,
 )
 from rmqarq.devbroker.channel import Channel
-from rmqarq.devbroker.fields import Malformed, Reader
+from rmqarq.devbroker.fields import Malformed, NoText, Reader
 from rmqarq.devbroker.frames import (
     BODY,
     HEADER,
@@ -57,7 +57,7 @@ class Session:
 
     def __init__(self, realm: Realm, wire: Wire) -> None:
         self.write = wire.write
-        self.frame_max = handshake.FRAME_MAX
+        self.frame_max = handshake.FRAME_MIN  # until both have agreed on more
         self.writable = True
         self.user = ""
         self.tells_cancels = False
@@ -95,12 +95,11 @@ class Session:
             elif not channel.closing:
                 self._content(channel, kind, payload)
         except Refusal as refusal:
-            which = refusal.blamed
-            if which is None:
-                which = blamed(kind, payload)
+            which = refusal.blamed or blamed(kind, payload)
             self._refuse(number, refusal, which)
         except (Malformed, IndexError, UnicodeError) as error:
-            self._refuse(0, Refusal(502, str(error)), blamed(kind, payload))
+            malformed = _malformed(kind, payload, error)
+            self._refuse(0, malformed, malformed.blamed or blamed(kind, payload))
 
     def _content(self, channel: Channel, kind: int, payload: bytes) -> None:
         if kind == HEADER:
@@ -149,6 +148,7 @@ class Session:
                 530,
                 f"number of channels opened ({len(self._channels)}) has reached the"
                 f" negotiated channel_max ({self._channel_max})",
+                NO_METHOD,
             )
         if which != _CHANNEL_OPEN or self._host is None:
             raise Refusal(504, "expected 'channel.open'")
@@ -184,7 +184,7 @@ class Session:
                 self._refuse(0, refused.refusal, NO_METHOD)
             self._leave()
             return
-        self._client, self.user = client, client.user
+        self.user = client.user
         self.tells_cancels = handshake.can(
             client.capabilities, "consumer_cancel_notify"
         )
@@ -280,3 +280,16 @@ class Session:
         self.writable = True
         for channel in list(self._channels.values()):
             channel.wake()
+
+
+def _malformed(kind: int, payload: bytes, error: Exception) -> Refusal:
+    """Refuse what can't be read, with RabbitMQ's codes."""
+    if kind != METHOD:
+        return Refusal(541, str(error), NO_METHOD)  # where RabbitMQ does not say why
+    if isinstance(error, NoText):
+        return Refusal(501, str(error), NO_METHOD)
+    if len(payload) < len(_PUBLISH):
+        text = f"type {kind}, {snippet(payload)}: unknown_frame"
+        return Refusal(501, text, NO_METHOD)
+    shown = ",".join(map(str, payload[4:]))
+    return Refusal(501, f"cannot decode <<{shown}>>")

@@ -80,6 +80,20 @@ def test_jobs_are_sent_retried_delayed_and_run_without_rabbitmq(
         assert "for development only" in process.stdout.read()
 
 
+def test_the_doctor_says_what_it_is_and_what_was_not_looked_at(tmp_path: Path) -> None:
+    module(tmp_path, "jobs", APP)
+    with broker(tmp_path) as (_, url):
+        done = rmqarq("doctor", "jobs:app", cwd=tmp_path, RMQARQ_URL=url)
+    assert done.returncode == 0, said(done)
+    assert "this is the dev broker of rmqarq: it keeps jobs in memory only" in said(
+        done
+    )
+    assert "alarms, permissions and plugins are not looked at" in done.stdout
+    assert "0 errors, 0 warnings" in done.stdout
+    assert "no alarm" not in done.stdout
+    assert "has the permissions" not in done.stdout
+
+
 def test_an_address_that_others_reach_needs_a_word_more(tmp_path: Path) -> None:
     done = rmqarq("broker", "--host", "0.0.0.0", "--port", "0", cwd=tmp_path)
     assert done.returncode == 3

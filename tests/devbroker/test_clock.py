@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 from rmqarq.devbroker import Clock
+from rmqarq.devbroker.clock import Timer
 
 
 async def test_what_falls_due_is_called_in_order_and_at_its_time() -> None:
@@ -64,3 +66,27 @@ async def test_a_clock_that_stands_still_sets_no_alarm() -> None:
     clock.call_at(0.01, lambda: seen.append("never"))
     await asyncio.sleep(0.1)
     assert seen == []
+
+
+async def test_cancelled_timers_are_forgotten_long_before_they_are_due() -> None:
+    clock = Clock(None)
+    for _ in range(1000):
+        clock.call_at(3600, lambda: None).cancel()
+    assert sum(isinstance(each, Timer) for each in gc.get_objects()) < 100
+    assert clock.next_due is None
+
+
+async def test_a_call_that_fails_does_not_stop_the_others() -> None:
+    clock, failed = Clock(), asyncio.Event()
+    seen = asyncio.Event()
+
+    def fail() -> None:
+        raise ValueError("one of many")
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: failed.set())
+    clock.call_at(clock.now() + 0.01, fail)
+    clock.call_at(clock.now() + 0.02, seen.set)
+    async with asyncio.timeout(5):
+        await failed.wait()
+        await seen.wait()

@@ -11,15 +11,19 @@ import pika
 import pytest
 from anyio import to_thread
 from pamqp import commands
+from pamqp.frame import marshal
 
 from rmqarq.devbroker import Broker, Depth, frames
+from rmqarq.devbroker.connection import MUCH
 from tests.devbroker.kit import bodies, get, put, until
-from tests.devbroker.refusals import HEADER, Ended, Session, queue, refused
+from tests.devbroker.refusals import HEADER, Ended, Session, publish, queue, refused
 
 if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel
 
     from tests.devbroker.conftest import Dialled
+
+NO_PROPERTIES = b"\x00\x3c" + bytes(12)
 
 
 async def test_aiormq_speaks_to_it_over_a_port(dev: Broker) -> None:
@@ -212,7 +216,7 @@ async def test_a_malformed_message_ends_the_connection_of_who_sent_it(
     raw.writer.write(frames.frame(frames.HEADER, 1, header))
     raw.writer.write(frames.frame(frames.BODY, 1, b"hi"))
     found = refused(await raw.receive())
-    assert (found.where, found.code) in (("connection", 502), ("connection", 505))
+    assert (found.where, found.code) in (("connection", 541), ("connection", 505))
     assert dev.queues()["q"].ready == 0
 
 
@@ -224,6 +228,69 @@ async def test_it_says_goodbye_when_it_closes() -> None:
     assert (found.where, found.code) == ("connection", 320)
     assert await raw.reader.read() == b""
     await raw.close()
+
+
+async def test_a_confirm_that_fills_the_buffer_is_said_once(
+    dev: Broker, dialled: Dialled
+) -> None:
+    raw = await dialled()
+    await raw.open()
+    for call in (commands.Channel.Open(), commands.Confirm.Select(), queue()):
+        raw.send(call)
+        await raw.receive()
+    around = 58  # bytes of get-ok and its frames
+    sizes = [130_000] * 8
+    sizes.append(MUCH - sum(sizes) - around * 9)
+    got = (commands.Basic.Get(queue="q", no_ack=True) for _ in sizes)
+    for size in sizes:
+        assert dev.put("q", NO_PROPERTIES, b"x" * size)
+    told = [*got, *publish(key="nowhere"), queue(), queue("end")]
+    raw.writer.write(b"".join(marshal(each, 1) for each in told))
+    answers: list[Any] = []
+    while not answers or getattr(answers[-1], "queue", "") != "end":
+        answers.append(await raw.receive())
+    acks = [each for each in answers if isinstance(each, commands.Basic.Ack)]
+    assert len(acks) == 1
+
+
+async def test_nobody_logs_in_for_another(dialled: Dialled) -> None:
+    raw = await dialled()
+    raw.writer.write(HEADER)
+    await raw.receive()
+    raw.send(commands.Connection.StartOk({}, "PLAIN", "me\0guest\0guest", "en_US"), 0)
+    assert await raw.reader.read() == b""
+
+
+async def test_a_malformed_method_is_named(dialled: Dialled) -> None:
+    raw = await dialled()
+    await raw.open()
+    raw.send(commands.Channel.Open())
+    await raw.receive()
+    raw.writer.write(frames.frame(frames.METHOD, 1, b"\x00\x32\x00\x0a\x00\x00\x05a"))
+    assert refused(await raw.receive()).method == (50, 10)
+
+
+async def test_tables_deeper_than_anybody_needs_are_refused(dialled: Dialled) -> None:
+    raw = await dialled()
+    await raw.open()
+    raw.send(commands.Channel.Open())
+    await raw.receive()
+    table: dict[str, Any] = {}
+    for _ in range(150):
+        table = {"a": table}
+    raw.send(commands.Queue.Declare(queue="q", arguments=table))
+    found = refused(await raw.receive())
+    assert (found.where, found.code) == ("connection", 501)
+
+
+async def test_nobody_says_much_before_terms_are_agreed_on(dialled: Dialled) -> None:
+    raw = await dialled()
+    raw.writer.write(HEADER)
+    await raw.receive()
+    properties = {"who": "x" * 5000}
+    start_ok = commands.Connection.StartOk(properties, "PLAIN", "\0guest\0guest")
+    raw.send(start_ok, 0)
+    assert refused(await raw.receive()).code == 501
 
 
 async def test_more_channels_than_agreed_on_end_the_connection(
@@ -241,6 +308,7 @@ async def test_more_channels_than_agreed_on_end_the_connection(
         "NOT_ALLOWED - number of channels opened (2047) has reached the negotiated"
         " channel_max (2047)"
     )
+    assert found.method == (0, 0)
 
 
 async def test_nowait_is_not_answered(dialled: Dialled) -> None:

@@ -31,6 +31,19 @@ async def dead_end(channel: AbstractChannel, name: str = "dead") -> dict[str, st
     return {"dead_letter_exchange": "", "dead_letter_routing_key": name}
 
 
+async def test_two_full_queues_swap_all_that_they_hold(
+    dev: Broker, channel: AbstractChannel
+) -> None:
+    for name, other in ("ab", "ba"):
+        arguments = {"dead_letter_exchange": "", "dead_letter_routing_key": other}
+        await declare(channel, name, max_length=500, **arguments)
+        for _ in range(500):
+            dev.put(name, b"\x00\x3c" + bytes(12), name.encode())
+    await put(channel, "a", "new")
+    assert [each.body for each in dev.peek("a")] == [b"b"] * 500
+    assert [each.body for each in dev.peek("b")] == [*[b"a"] * 499, b"new"]
+
+
 # --- time ---
 
 

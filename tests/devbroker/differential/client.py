@@ -61,6 +61,10 @@ class RawChannel:
         """Send frames."""
         self.connection.send(self.number, *parts)
 
+    def send_raw(self, kind: int, payload: bytes) -> None:
+        """Send a frame with any payload."""
+        self.connection.send_raw(self.number, kind, payload)
+
     async def call(self, method: Any) -> Any:
         """Send a method and wait for its answer; `Closed` if it is refused."""
         if self.closed is not None:
@@ -171,6 +175,12 @@ class Connection:
     def send(self, number: int, *parts: Any) -> None:
         """Send frames of a channel, all in one piece."""
         self._writer.write(b"".join(frames.marshal(part, number) for part in parts))
+
+    def send_raw(self, number: int, kind: int, payload: bytes) -> None:
+        """Send a frame of a channel with any payload."""
+        head = kind.to_bytes(1, "big") + number.to_bytes(2, "big")
+        size = len(payload).to_bytes(4, "big")
+        self._writer.write(head + size + payload + b"\xce")
 
     async def _read(self) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):

@@ -246,6 +246,20 @@ async def one_consumer_of_a_quorum_queue_is_active(ch: Channel) -> Any:
 
 
 @scenario
+async def the_next_active_consumer_gets_what_lies_there(ch: Channel) -> Any:
+    await ch.queue("q", single_active_consumer=True)
+    await ch.prefetch(1)
+    for tag in ("a", "b"):
+        await ch.consume("q", tag)
+    await ch.put("q", "one", "two")
+    await ch.delivered(1)
+    await ch.cancel("a")
+    await ch.ack(1)
+    await ch.rest(0.5)
+    return await ch.delivered(1)
+
+
+@scenario
 async def single_active_is_never_exclusive(ch: Channel) -> Any:
     await ch.queue(single_active_consumer=True)
     return await ch.refused(ch.consume(exclusive=True))

@@ -313,6 +313,12 @@ async def arguments_are_checked(ch: Channel) -> Any:
 
 
 @scenario
+async def nothing_as_an_argument_is_something(ch: Channel) -> Any:
+    await ch.queue()
+    return await ch.refused(ch.queue(max_length=None))
+
+
+@scenario
 async def the_first_argument_of_its_type_is_complained_about(ch: Channel) -> Any:
     other = {"message_ttl": 1, "max_length": 2, "expires": 9_000}
     await ch.queue("p")

@@ -240,6 +240,32 @@ async def a_circle_with_a_rejection_goes_on(ch: Channel) -> Any:
 
 
 @scenario
+async def counts_of_the_client_go_on(ch: Channel) -> Any:
+    await ch.queue("dead")
+    dead = {"dead_letter_exchange": "", "dead_letter_routing_key": "dead"}
+    await ch.queue("q", message_ttl=1, **dead)
+    found: list[Any] = []
+    for count in (-1, -300, 7, 2**31, 2**63 - 1):
+        told = {"queue": ch.name("q"), "reason": "expired", "count": count}
+        await ch.put("q", "one", headers={"x-death": [told]})
+        await ch.ready(1, "dead")
+        found.append(await deaths(ch))
+    return found
+
+
+@scenario
+async def what_is_pushed_out_pushes_out_others(ch: Channel) -> Any:
+    for name, other in ("ab", "ba"):
+        dead = {"dead_letter_exchange": "", "dead_letter_routing_key": other}
+        await ch.queue(name, max_length=3, **dead)
+    for name in ("a", "b"):
+        await ch.put(name, *(f"{name}{number}" for number in range(3)))
+    await ch.put("a", "new")
+    await ch.rest(0.5)
+    return [await ch.drain("a"), await ch.drain("b")]
+
+
+@scenario
 async def x_death_of_the_client_is_read(ch: Channel) -> Any:
     await ch.queue("dead")
     await ch.queue(**DEAD)

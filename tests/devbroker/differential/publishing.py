@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pamqp import commands
+from pamqp.body import ContentBody
 
+from tests.devbroker.differential.client import message
 from tests.devbroker.differential.scenarios import scenario
 
 if TYPE_CHECKING:
@@ -166,6 +168,106 @@ async def a_transaction_is_done_or_undone(ch: Channel) -> Any:
     await other.call(commands.Tx.Commit())
     found = [before, after, await ch.ready(1), await ch.drain()]
     await other.leave()
+    return found
+
+
+async def in_transaction(ch: Channel) -> Channel:
+    """Open another channel, with a transaction."""
+    other = type(ch)(ch.lab, await ch.raw.connection.channel())
+    await other.call(commands.Tx.Select())
+    return other
+
+
+@scenario
+async def a_transaction_is_routed_before_it_is_committed(ch: Channel) -> Any:
+    await ch.exchange("x", "fanout")
+    for name in ("early", "late"):
+        await ch.queue(name)
+    await ch.bind("early")
+    other = await in_transaction(ch)
+    other.publish("", "one", exchange="x")
+    await other.queue("early", passive=True)
+    await ch.unbind("early")
+    await ch.bind("late")
+    await ch.delete_exchange("x")
+    await other.call(commands.Tx.Commit())
+    return [await ch.ready(1, "early"), await ch.counts("late")]
+
+
+@scenario
+async def a_transaction_goes_to_the_queues_that_are_left(ch: Channel) -> Any:
+    for name in ("gone", "anew"):
+        await ch.queue(name)
+    other = await in_transaction(ch)
+    for name in ("gone", "anew"):
+        other.publish(name, name, mandatory=True)
+    await other.queue("gone", passive=True)
+    for name in ("gone", "anew"):
+        await ch.delete(name)
+    await ch.queue("anew")
+    await other.call(commands.Tx.Commit())
+    return [other.returns(), await ch.ready(1, "anew")]
+
+
+@scenario
+async def a_reply_waits_for_no_commit(ch: Channel) -> Any:
+    await ch.queue("server")
+    await ch.consume("amq.rabbitmq.reply-to", "", no_ack=True)
+    await ch.put("server", "question", reply_to="amq.rabbitmq.reply-to")
+    got = await ch.take("server", no_ack=True)
+    assert got is not None
+    other = await in_transaction(ch)
+    other.raw.send(*message(b"answer", "", got.properties.reply_to, False))
+    return [each.split(":")[1] for each in await ch.delivered(1)]
+
+
+@scenario
+async def a_reply_is_looked_at_before_the_user(ch: Channel) -> Any:
+    both = {"user_id": "somebody", "reply_to": "amq.rabbitmq.reply-to"}
+    return await ch.refused(ch.put("nil", "one", **both))
+
+
+@scenario
+async def a_body_longer_than_it_said_never_ends(ch: Channel) -> Any:
+    await ch.queue()
+    own = await ch.dial()
+    method, header, _ = message(b"hi", "", ch.name("q"), False)
+    own.raw.send(method, header, ContentBody(b"too long"))
+    return [await own.end(own.take()), await ch.counts()]
+
+
+MALFORMED = {
+    "no flags": bytes(12),
+    "property": bytes(12) + b"\x80\x00\x05a",
+    "further bytes": bytes(12) + b"\x80\x00\x01abc",
+    "table": bytes(12) + b"\x20\x00\x00\x00\x00\x03\x01a?",
+    "table in a table": bytes(12)
+    + b"\x20\x00\x00\x00\x00\x0a\x01aF\x00\x00\x00\x03\x01b?",
+    "array": bytes(12) + b"\x20\x00\x00\x00\x00\x09\x01aA\x00\x00\x00\x02I\x00",
+}
+
+
+@scenario
+async def what_is_malformed_goes_nowhere(ch: Channel) -> Any:
+    await ch.queue()
+    found: dict[str, Any] = {}
+    for name, header in MALFORMED.items():
+        own = await ch.dial()
+        own.raw.send(commands.Basic.Publish(routing_key=ch.name("q")))
+        own.raw.send_raw(2, b"\x00\x3c" + header[2:])
+        found[name] = (await own.end(own.sync()))[0]
+    return [found, await ch.counts()]
+
+
+@scenario
+async def a_method_that_is_malformed_is_not_understood(ch: Channel) -> Any:
+    found: list[Any] = []
+    declare, publish = b"\x00\x32\x00\x0a\x00\x00", b"\x00\x3c\x00\x28\x00\x00"
+    no_text = b"\x02\xff\xfe\x01" + bytes(4)
+    for method in (b"\x00", declare + b"\x05a", publish + b"\x05a", declare + no_text):
+        own = await ch.dial()
+        own.raw.send_raw(1, method)
+        found.append(await own.end(own.sync()))
     return found
 
 

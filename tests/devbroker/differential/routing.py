@@ -144,6 +144,19 @@ async def headers_of_other_types(ch: Channel) -> Any:
 
 
 @scenario
+async def headers_are_compared_as_erlang_does(ch: Channel) -> Any:
+    values: list[Any] = [True, 1, 1.0, bytearray(b"x"), "x", [True], [1], {"b": 1}]
+    values += [{"b": True}, False, 0, 2**40, bytearray(), "", []]
+    await ch.exchange("x", "headers")
+    for number, value in enumerate(values):
+        await ch.queue(f"q{number}")
+        await ch.bind(f"q{number}", "x", "", a=value)
+    for number, value in enumerate(values):
+        await ch.burst("", str(number), exchange="x", headers={"a": value})
+    return [await ch.drain(f"q{number}") for number in range(len(values))]
+
+
+@scenario
 async def nonsense_is_no_way_to_match(ch: Channel) -> Any:
     await ch.queue()
     await ch.exchange("x", "headers")
