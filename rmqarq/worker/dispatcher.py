@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AFTER_INTERNAL_ERROR = 1.0
-POLL = 0.02
-MOMENT = 0.02
+POLL = MOMENT = 0.02
 GHOST = 3.5
 """Heartbeats after which the broker has surely given up a link that is dead for us."""
 
