@@ -150,26 +150,36 @@ class PublishChannel:
                 return
 
     def send(self, batch: Sequence[Publication], deadline: float) -> Receipt:
-        """Number the publications and write them at the end of this turn of the loop.
+        """Number the publications and write them: now, or at the end of this turn.
+
+        What meets nothing that is unconfirmed is written at once: nobody would join it.
+        What comes while others are on their way is gathered for a turn of the loop.
 
         Must be called only while `usable`.
         """
         first = self._next
+        self._next = after = first + len(batch)
         receipt = Receipt(self._loop.create_future(), first, len(batch), deadline)
-        frame_max = self.connection.frame_max
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        for tag, each in enumerate(batch, first):
-            filled = each.template.fill(self._id + b"%d" % tag)
-            data = self._method(each) + frames.content(
-                self._number, filled, each.body, frame_max
-            )
-            self._pending[tag] = receipt
+        parts = [self._encoded(tag, each) for tag, each in enumerate(batch, first)]
+        data = b"".join(parts) if len(parts) > 1 else parts[0]
+        alone = not self._pending
+        self._pending.update(dict.fromkeys(range(first, after), receipt))
+        if alone:
+            self.connection.write(data)
+        else:
+            if not self._unsent:
+                self._loop.call_soon(self._flush)
             self._unsent.append(data)
             self._unsent_bytes += len(data)
-        self._next = first + len(batch)
         self._watch_deadlines()
         return receipt
+
+    def _encoded(self, tag: int, publication: Publication) -> bytes:
+        properties = publication.template.fill(self._id + b"%d" % tag)
+        frame_max = self.connection.frame_max
+        return self._method(publication) + frames.content(
+            self._number, properties, publication.body, frame_max
+        )
 
     @property
     def _held_up(self) -> bool:
