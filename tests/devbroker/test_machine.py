@@ -406,7 +406,7 @@ class Machine(RuleBasedStateMachine):
         self.both(lambda side: side.delete_exchange(exchange, unused))
 
 
-@pytest.mark.timeout(600)  # RabbitMQ on a busy machine
+@pytest.mark.timeout(max(600, 2 * EXAMPLES))  # RabbitMQ on a busy machine
 def test_whatever_clients_do_the_dev_broker_does_what_rabbitmq_does(
     broker: Node,
 ) -> None:
