@@ -18,7 +18,7 @@ from tests.chaos.faults import OUTAGES, Harmless
 from tests.chaos.ledger import check
 from tests.chaos.producer import QUEUE
 from tests.chaos.stage import Stage
-from tests.harness.broker import BrokerError
+from tests.harness.broker import QUEUES, BrokerError
 
 if TYPE_CHECKING:
     import random
@@ -290,7 +290,13 @@ async def drain(stage: Stage) -> dict[str, dict[str, int]]:
     burst = await stage.fleet.start(
         "--burst", "--wait-delayed", "--burst-check-interval", "0.3"
     )
-    end = await stage.fleet.ended(burst, "drained")
+    try:
+        end = await stage.fleet.ended(burst, "drained")
+    except TimeoutError as error:
+        # what waits for its dead-lettering is in the one, and not in the other
+        items = QUEUES.format(items="messages, messages_ready, consumers")
+        held = await asyncio.to_thread(stage.cluster.alive().eval, items)
+        raise AssertionError(f"{error}; the queues hold {held.split()}") from error
     if end.code:
         stage.complain(f"{end}: {burst.output[-2000:]}")
     return await until_empty(stage)
