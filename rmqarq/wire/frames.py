@@ -11,7 +11,7 @@ from struct import error as struct_error
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 METHOD, HEADER, BODY = 1, 2, 3
 OVERHEAD = 8  # type, channel and size before the payload, one end octet after it
@@ -29,6 +29,8 @@ BASIC_RETURN = 60 << 16 | 50
 BASIC_DELIVER = 60 << 16 | 60
 BASIC_ACK = 60 << 16 | 80
 BASIC_NACK = 60 << 16 | 120
+
+_DELIVER = BASIC_DELIVER.to_bytes(4, "big")
 
 _HEAD = Struct(">BHI")
 _METHOD = Struct(">I")
@@ -92,6 +94,8 @@ class Blocked(NamedTuple):
     reason: str | None
 
 
+Frame: TypeAlias = tuple[int, int, int, int]
+"""Type, channel, and where the payload starts and ends in its buffer."""
 Event: TypeAlias = Deliver | Returned | Confirm | Closed | Cancelled | Blocked
 
 
@@ -151,7 +155,7 @@ class Splitter:
         self.frame_max = frame_max
         self._rest = b""
 
-    def feed(self, data: bytes) -> tuple[bytes, list[tuple[int, int, int, int]]]:
+    def feed(self, data: bytes) -> tuple[bytes, list[Frame]]:
         """Take the next bytes of the stream.
 
         Returns:
@@ -162,7 +166,7 @@ class Splitter:
             FrameError: A frame without its end octet, or longer than allowed.
         """
         buffer = self._rest + data if self._rest else data
-        frames: list[tuple[int, int, int, int]] = []
+        frames: list[Frame] = []
         at, length = 0, len(buffer)
         unpack = _HEAD.unpack_from
         while length - at >= OVERHEAD:
@@ -191,6 +195,11 @@ class Assembler:
         self._properties = b""
         self._missing = 0
         self._parts: list[bytes] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether no content is under way."""
+        return self._method is None
 
     def begin(self, method: Deliver | Returned) -> None:
         """Take a content method.
@@ -248,6 +257,45 @@ class Assembler:
             msg = "a content without its method"
             raise FrameError(msg)
         return method._replace(properties=self._properties)
+
+
+def whole_delivery(buffer: bytes, frames: Sequence[Frame], at: int) -> Deliver | None:
+    """Decode a message whose three frames follow each other, as most do, in one go.
+
+    Args:
+        buffer: Where they are.
+        frames: As `Splitter.feed` gives them.
+        at: The place of the first of the three, a method.
+
+    Returns:
+        The message; `None` if it must be put together piece by piece, or is wrong.
+    """
+    if at + 2 >= len(frames):
+        return None
+    _, channel, start, stop = frames[at]
+    header, channel_of_header, header_start, header_stop = frames[at + 1]
+    body, channel_of_body, body_start, body_stop = frames[at + 2]
+    middle = start + 5 + buffer[start + 4]  # behind the consumer tag, which is ours
+    if (
+        buffer[start : start + 4] != _DELIVER
+        or (header, body) != (HEADER, BODY)
+        or not channel == channel_of_header == channel_of_body
+        or header_stop - header_start < 14
+        or _SIZE.unpack_from(buffer, header_start + 4)[0] != body_stop - body_start
+        or middle + 9 >= stop
+        or (after := middle + 10 + buffer[middle + 9]) >= stop
+        or (end := after + 1 + buffer[after]) > stop
+    ):
+        return None
+    tag, redelivered = _TAG_BITS.unpack_from(buffer, middle)
+    return Deliver(
+        tag,
+        redelivered & 1 == 1,
+        buffer[middle + 10 : after],
+        buffer[after + 1 : end],
+        buffer[header_start + 12 : header_stop],
+        buffer[body_start:body_stop],
+    )
 
 
 def decode_method(buffer: bytes, start: int, stop: int) -> Event | None:

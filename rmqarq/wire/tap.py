@@ -21,10 +21,12 @@ from rmqarq.wire.frames import (
     Confirm,
     Deliver,
     Event,
+    Frame,
     FrameError,
     Returned,
     Splitter,
     decode_method,
+    whole_delivery,
 )
 
 if TYPE_CHECKING:
@@ -124,20 +126,39 @@ class TapProtocol(asyncio.StreamReaderProtocol):
         buffer, frames = self._splitter.feed(data)
         taps = self._taps
         passed_on: list[bytes] = []
-        for kind, channel, start, stop in frames:
+        skip = 0
+        for at, (kind, channel, start, stop) in enumerate(frames):
+            if skip:
+                skip -= 1
+                continue
             tap = taps.get(channel)
             if tap is None:
                 if channel == 0 and kind == METHOD:
                     self._observe(buffer, start, stop)
-            elif kind != METHOD:
-                event = tap[0].feed(kind, buffer, start, stop)
-                if event is not None:
-                    tap[1](event)
-                continue
-            elif self._take_method(channel, tap, decode_method(buffer, start, stop)):
-                continue
-            passed_on.append(buffer[start - 7 : stop + 1])
+                passed_on.append(buffer[start - 7 : stop + 1])
+            elif (
+                kind == METHOD
+                and tap[0].idle
+                and ((whole := whole_delivery(buffer, frames, at)) is not None)
+            ):
+                skip = 2
+                tap[1](whole)
+            elif not self._take_piece(buffer, frames[at], tap):
+                passed_on.append(buffer[start - 7 : stop + 1])
         self._pass_on(passed_on)
+
+    def _take_piece(
+        self, buffer: bytes, frame: Frame, tap: tuple[Assembler, Sink]
+    ) -> bool:
+        """Take one frame of a tapped channel; tell whether it ends here."""
+        kind, channel, start, stop = frame
+        if kind == METHOD:
+            method = decode_method(buffer, start, stop)
+            return self._take_method(channel, tap, method)
+        event = tap[0].feed(kind, buffer, start, stop)
+        if event is not None:
+            tap[1](event)
+        return True
 
     def _take_method(
         self, channel: int, tap: tuple[Assembler, Sink], event: Event | None

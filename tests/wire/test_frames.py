@@ -26,6 +26,7 @@ from rmqarq.wire.frames import (
     Returned,
     Splitter,
     decode_method,
+    whole_delivery,
 )
 
 if TYPE_CHECKING:
@@ -436,6 +437,37 @@ def test_a_method_cut_short_at_its_numbers_is_refused(method: Any) -> None:
         for stop in range(4, len(payload)):
             with pytest.raises(FrameError):
                 decode_method(payload[:stop], 0, stop)
+
+
+@given(
+    tags,
+    names,
+    bodies,
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=3),
+    st.integers(20, 400),
+)
+def test_a_message_read_in_one_go_is_the_one_read_piece_by_piece(
+    tag: int, name: str, payload: bytes, damage: list[tuple[int, int]], cut: int
+) -> None:
+    """Whatever is wrong with it is left to the slower way, which says so."""
+    method = commands.Basic.Deliver("ctag", tag, False, name, name)
+    stream = bytearray(frame.marshal(method, 1) + content(1, payload, cut))
+    for at, value in damage:
+        stream[at % len(stream)] = value
+    try:
+        buffer, found = Splitter(FRAME_MAX).feed(bytes(stream))
+    except FrameError:
+        return
+    if not found or found[0][0] != METHOD:
+        return
+    quick = whole_delivery(buffer, found, 0)
+    reader = Reader()
+    with suppress(FrameError):
+        reader.feed(bytes(stream))
+    if quick is not None:
+        assert reader.events[0] == (found[0][1], quick)
+    elif not damage and len(found) == 3:
+        raise AssertionError("a whole message was not seen as one")
 
 
 @given(st.binary(max_size=60), st.sampled_from(CUT_SHORT))
