@@ -118,7 +118,8 @@ class Admin:
         connection = await self._connection()
         # rungs before queues: messages flow from the one to the other
         rungs = (self._names.rung(rung.label) for rung in every_rung())
-        counts = [await declare.count(connection, rung) or 0 for rung in rungs]
+        found = await declare.depths(connection, rungs)
+        counts = [0 if each is None else each.ready for each in found.values()]
         version = ".".join(map(str, connection.server_version))
         return Overview(
             broker=f"RabbitMQ {version} at {connection.endpoint}",

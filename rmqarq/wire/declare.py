@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from rmqarq.errors import (
 from rmqarq.wire.connection import ChannelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
     from aiormq.abc import AbstractChannel
 
@@ -90,15 +91,38 @@ async def depth(connection: Connection, queue: str) -> Depth | None:
         AccessRefused: The user may not look at it.
         ConnectionLost: The link broke.
     """
-    try:
-        async with throw_away(connection) as channel:
-            declared = channel.queue_declare(queue, passive=True)
-            answer = await connection.call(declared)
-    except ChannelRefused as error:
-        if error.code == 404:
-            return None
-        raise explained(error, queue) from error
-    return Depth(answer.message_count or 0, answer.consumer_count or 0)
+    return (await depths(connection, (queue,)))[queue]
+
+
+async def depths(
+    connection: Connection, queues: Iterable[str]
+) -> dict[str, Depth | None]:
+    """Look at queues and change nothing; `None` for each that is not there.
+
+    All share a channel, but RabbitMQ closes it at each queue that is missing (404).
+
+    Raises:
+        AccessRefused: The user may not look at one.
+        ConnectionLost: The link broke.
+    """
+    found: dict[str, Depth | None] = {}
+    left = deque(queues)
+    while left:
+        try:
+            async with throw_away(connection) as channel:
+                while left:
+                    declared = channel.queue_declare(left[0], passive=True)
+                    answer = await connection.call(declared)
+                    shown = Depth(answer.message_count or 0, answer.consumer_count or 0)
+                    found[left.popleft()] = shown
+        except ChannelRefused as error:
+            if not left:
+                raise
+            missing = left.popleft()
+            if error.code != 404:
+                raise explained(error, missing) from error
+            found[missing] = None
+    return found
 
 
 async def has_exchange(connection: Connection, exchange: str) -> bool:

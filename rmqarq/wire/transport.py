@@ -265,10 +265,10 @@ class Transport:
             AccessRefused: The user may not look.
         """
         connection = await self._consume_link.connection()
-        found: dict[str, int] = {}
-        for queue in queues:
-            found[queue] = await declare.count(connection, queue) or 0
-        return found
+        found = await declare.depths(connection, queues)
+        return {
+            queue: 0 if each is None else each.ready for queue, each in found.items()
+        }
 
     def all_rungs(self) -> list[str]:
         """The names of the queues that may hold delayed messages of the prefix."""
