@@ -39,7 +39,13 @@ class Share:
     @property
     def body(self) -> bytes:
         """Its payload, as if it had come alone, written and packed as its chunk."""
-        return self._chunk.codec.encode_again(self.decoded.message, self.decoded).body
+        # id and task, which its chunk may have had in properties, may be too much for
+        # `max_body`; but it must go somewhere, to the dead letters at least
+        decoded = self.decoded
+        written = self._chunk.codec.encode_again(
+            decoded.message, decoded, limited=False
+        )
+        return written.body
 
     @property
     def queue(self) -> str:

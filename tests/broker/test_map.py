@@ -9,13 +9,16 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import pytest
 from anyio import to_thread
+from pamqp import commands
 
-from rmqarq import App, EncodeError, PartlyMapped, QueueFull
+from rmqarq import App, EncodeError, Middleware, PartlyMapped, QueueFull
 from tests.broker.apps.ledger_app import make
 from tests.broker.fleet import run_the_rest, wait
 from tests.broker.kit import (
+    channel_to,
     dead_letters,
     running,
     take_all,
@@ -25,9 +28,10 @@ from tests.broker.kit import (
 from tests.broker.test_enqueue import fill
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from rmqarq import Context, Stats, Task
+    from rmqarq.message import Message
     from tests.broker.kit import Node
     from tests.harness.broker import Broker
     from tests.harness.proxy import Proxy
@@ -319,12 +323,12 @@ async def test_rows_that_were_not_stored_are_named(broker: Broker, queue: str) -
 
         async with at_most_ten(broker, queue):
             await fill(row)
-            with pytest.raises(PartlyMapped, match="of 40 rows for row") as caught:
+            with pytest.raises(PartlyMapped, match="4 of 4 rows for row") as caught:
                 await row.map(range(40), chunk=4)
     error = caught.value
-    assert error.sent == 40
+    assert error.sent == 4
     assert {type(each) for each in error.failures.values()} == {QueueFull}
-    assert set(error.failures) == {range(at, at + 4) for at in range(0, 40, 4)}
+    assert set(error.failures) == {range(4)}
     assert isinstance(error.__cause__, QueueFull)
 
 
@@ -348,8 +352,80 @@ async def test_nothing_more_is_sent_after_rows_that_were_not_stored(
             await fill(row)
             with pytest.raises(PartlyMapped) as caught:
                 await row.map(rows(), chunk=10)
-    assert caught.value.sent == 250
-    assert taken == 500
+    assert caught.value.sent == 10
+    assert taken == 260
+
+
+async def test_rows_that_come_slowly_do_not_wait_for_each_other(
+    broker: Broker, queue: str
+) -> None:
+    app = App(broker.url, queue=queue)
+    seen: list[int] = []
+
+    @app.task
+    async def row(number: int) -> None:
+        seen.append(number)
+
+    async def rows() -> AsyncIterator[int]:
+        for number in range(12):
+            yield number
+            if number % 4 == 3:
+                await until(lambda number=number: number in seen)
+
+    async with running(app):
+        assert await row.map(rows(), chunk=4) == 12
+    assert seen == [*range(12)]
+
+
+async def test_a_row_that_is_too_large_alone_is_dead_after_its_run(
+    broker: Broker, queue: str
+) -> None:
+    app = App(broker.url, queue=queue, max_body=1000, max_retries=1)
+    runs = 0
+
+    @app.task
+    async def broken(text: str) -> None:
+        nonlocal runs
+        runs += 1
+        raise OSError(text[:1])
+
+    body = json.dumps({"rows": [["x" * 970]]}).encode()
+    named = commands.Basic.Properties(message_type="broken", message_id="a" * 36)
+    async with running(app) as worker:
+        async with channel_to(broker.url) as channel:
+            await channel.basic_publish(body, routing_key=queue, properties=named)
+        await until(lambda: worker.stats.dead_lettered == 1)
+    assert (runs, worker.stats.returned) == (1, 0)
+    (letter,) = await dead_letters(broker.url, queue, 1)
+    assert letter.headers["x-rmqarq-reason"] == "too large"
+    assert json.loads(letter.body)["args"] == ["x" * 970]
+
+
+class Sieve(Middleware):
+    """Lets even rows pass."""
+
+    async def enqueue(
+        self, message: Message, call_next: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        rows = [row for row in message.rows if row[0] % 2 == 0]
+        await call_next(msgspec.structs.replace(message, rows=rows))
+
+
+async def test_middleware_may_take_rows_out_of_a_chunk_even_all(
+    broker: Broker, queue: str
+) -> None:
+    app = App(broker.url, queue=queue, middleware=[Sieve()])
+    seen: list[int] = []
+
+    @app.task
+    async def row(number: int = -1) -> None:
+        seen.append(number)
+
+    async with running(app):
+        await row.map([1, 2, 3, 5, 4, 6, 7], chunk=2)
+        await until(lambda: len(seen) == 3)
+        await wait_for_count(broker.url, queue, ready=0)
+    assert sorted(seen) == [2, 4, 6]
 
 
 async def test_a_row_in_context_is_a_job_like_any_other(
