@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
@@ -271,6 +272,53 @@ async def test_a_lost_link_repeats_no_row_here(
         await until(lambda: worker.stats.duplicates >= 1)
     assert runs == Counter(range(60))
     await wait_for_count(broker.url, queue, ready=0)
+
+
+async def test_a_link_that_takes_along_the_ack_of_a_scattered_chunk_repeats_no_row(
+    broker: Broker, proxy: Proxy, queue: str
+) -> None:
+    app = App(proxy.url(broker), queue=queue)
+    runs: Counter[int] = Counter()
+
+    @app.task
+    async def row(number: int) -> None:
+        runs[number] += 1
+
+    elsewhere = App(broker.url, queue=queue)
+    async with elsewhere:
+        await elsewhere.ref("row").map(range(20))
+    for _ in range(3):
+        async with channel_to(broker.url) as channel:
+            got = await channel.basic_get(queue)
+            assert isinstance(got.delivery, commands.Basic.GetOk)
+            await channel.basic_nack(got.delivery.delivery_tag or 0)
+        await wait_for_count(broker.url, queue, ready=1)
+    scattered = CutAt("a chunk of", proxy)
+    logging.getLogger("rmqarq").addHandler(scattered)
+    try:
+        async with running(app, url=broker.url, path="") as worker:
+            await until(lambda: len(runs) == 20)
+            await until(lambda: worker.stats.duplicates >= 1)
+            assert worker.stats.suspected == 20
+    finally:
+        logging.getLogger("rmqarq").removeHandler(scattered)
+    assert runs == Counter(range(20))
+    await wait_for_count(broker.url, f"{queue}.suspect", ready=0)
+
+
+class CutAt(logging.Handler):
+    """Cuts a network at the first line of the log with these words."""
+
+    def __init__(self, words: str, proxy: Proxy) -> None:
+        super().__init__()
+        self.words = words
+        self.proxy: Proxy | None = proxy
+
+    def emit(self, record: logging.LogRecord) -> None:
+        proxy = self.proxy
+        if proxy is not None and self.words in record.getMessage():
+            self.proxy = None
+            proxy.cut()
 
 
 async def test_a_bad_row_is_named_and_the_chunks_before_it_are_sent(
