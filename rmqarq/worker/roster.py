@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from rmqarq.errors import DecodeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rmqarq.worker.chunk import Share
 
 Interruption: TypeAlias = Literal["timeout", "shutdown"]
+Read: TypeAlias = "Callable[[Delivery], Decoded]"
 Key: TypeAlias = tuple[str, str, int, int, float, int]
 
 SWEEP = 0.1
@@ -157,6 +160,25 @@ class Roster:
                 newcomer.delivery.ack()
                 return True
         return False
+
+    def adopts(self, delivery: Delivery, read: Read) -> bool:
+        """Recognise a delivery for which there is no slot yet.
+
+        It might wait until its job is forgotten, or be given back and run once more
+        elsewhere: a chunk waits behind its own jobs.
+
+        Args:
+            delivery: What has come.
+            read: Decodes it.
+        """
+        if not (delivery.redelivered or self.alert):
+            return False
+        newcomer = Run(delivery)
+        try:
+            newcomer.decoded = read(delivery)
+        except DecodeError:
+            return False
+        return self.recognise(newcomer, newcomer.decoded.message)
 
     def _sweep(self) -> None:
         now = self._loop.time()

@@ -15,7 +15,15 @@ import pytest
 from anyio import to_thread
 from pamqp import commands
 
-from rmqarq import App, EncodeError, Middleware, PartlyMapped, QueueFull
+from rmqarq import (
+    App,
+    Context,
+    EncodeError,
+    Middleware,
+    PartlyMapped,
+    QueueFull,
+    Worker,
+)
 from tests.broker.apps.ledger_app import make
 from tests.broker.fleet import run_the_rest, wait
 from tests.broker.kit import (
@@ -31,7 +39,7 @@ from tests.broker.test_enqueue import fill
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from rmqarq import Context, Stats, Task
+    from rmqarq import Stats, Task
     from rmqarq.message import Message
     from tests.broker.kit import Node
     from tests.harness.broker import Broker
@@ -271,6 +279,55 @@ async def test_a_lost_link_repeats_no_row_here(
         await until(lambda: worker.stats.completed == 60)
         await until(lambda: worker.stats.duplicates >= 1)
     assert runs == Counter(range(60))
+    await wait_for_count(broker.url, queue, ready=0)
+
+
+async def test_a_stop_soon_after_a_lost_link_repeats_no_row(
+    broker: Broker, proxy: Proxy, queue: str
+) -> None:
+    app = App(proxy.url(broker), queue=queue, concurrency=2)
+    runs: Counter[int] = Counter()
+
+    @app.task
+    async def row(number: int) -> None:
+        runs[number] += 1
+        await asyncio.sleep(0.05)
+
+    async with running(app, url=broker.url) as worker:
+        await row.map(range(200), chunk=200)
+        await until(lambda: len(runs) >= 10)
+        proxy.cut()
+        # it finds no slot: its own rows wait for one
+        await until(lambda: worker.stats.duplicates == 1)
+    assert len(runs) < 200
+    rest = App(broker.url, queue=queue, burst=True)
+    rest.task(name="row")(row.fn)
+    await Worker(rest).run(signals=False)
+    assert runs == Counter(range(200))
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_lost_links_bring_no_row_under_suspicion(
+    broker: Broker, proxy: Proxy, queue: str, kind: Literal["quorum", "classic"]
+) -> None:
+    app = App(proxy.url(broker), queue=queue, concurrency=2, queue_type=kind)
+    runs: Counter[tuple[int, bool]] = Counter()
+
+    @app.task
+    async def row(ctx: Context, number: int) -> None:
+        runs[number, ctx.redelivered] += 1
+        await asyncio.sleep(0.1 if number < 60 else 0)
+
+    async with running(app, url=broker.url) as worker:
+        await row.map(range(300), chunk=300)
+        for times in range(1, 5):
+            await until(lambda times=times: len(runs) > 3 * times)
+            proxy.cut()
+            await until(lambda times=times: worker.stats.duplicates == times)
+        assert worker.stats.completed < 60
+        await until(lambda: worker.stats.completed == 300)
+    assert worker.stats.suspected == 0
+    assert runs == Counter((number, False) for number in range(300))
     await wait_for_count(broker.url, queue, ready=0)
 
 
