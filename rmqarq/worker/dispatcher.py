@@ -184,7 +184,7 @@ class Dispatcher:
 
     def interrupt_all(self) -> None:
         """Cancel what runs: it is given back, no attempt is counted."""
-        self.settler.follow_ups.stopping = True
+        self.settler.follow_ups.stop()
         now = self._loop.time()
         for run in self._roster:
             run.interrupt("shutdown", now)

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
@@ -304,6 +305,37 @@ async def test_a_stop_soon_after_a_lost_link_repeats_no_row(
     rest.task(name="row")(row.fn)
     await Worker(rest).run(signals=False)
     assert runs == Counter(range(200))
+
+
+async def test_a_stop_gives_back_only_the_row_whose_dead_letter_finds_no_room(
+    broker: Broker, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(
+        broker.url, queue=queue, max_retries=0, shutdown_grace=0.1, declare="passive"
+    )
+    runs: Counter[int] = Counter()
+
+    @app.task
+    async def row(number: int) -> None:
+        runs[number] += 1
+        if number == 3:
+            raise OSError
+
+    async with running(App(broker.url, queue=queue)):
+        pass  # it makes the queues
+    async with channel_to(broker.url) as channel:
+        full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        await channel.queue_delete(f"{queue}_dlq")
+        await channel.queue_declare(f"{queue}_dlq", durable=True, arguments=full)
+        await channel.basic_publish(b"", routing_key=f"{queue}_dlq")
+    async with running(app) as worker:
+        await row.map(range(10))
+        await until(lambda: worker.stats.completed == 9)
+        await until(lambda: caplog.text.count("a follow-up failed") == 3)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3  # it would try again after 4 s
+    (letter,) = await take_all(broker.url, queue)
+    assert json.loads(letter.body)["numbers"] == [3]
 
 
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
