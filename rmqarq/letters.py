@@ -70,6 +70,7 @@ class Contents(Struct, frozen=True, kw_only=True):
     Args:
         args: Positional arguments, as JSON has them.
         kwargs: Keyword arguments, likewise.
+        rows: For a chunk of jobs, the positional arguments of each, likewise.
         job_try: Failures so far + 1.
         generation: How often it was requeued from the dead-letter queue.
         max_retries: The caller's own, if any.
@@ -80,6 +81,7 @@ class Contents(Struct, frozen=True, kw_only=True):
 
     args: Any = ()
     kwargs: Any = msgspec.field(default_factory=dict)
+    rows: Any = ()
     job_try: int = 1
     generation: int = 0
     max_retries: int | None = None
@@ -188,12 +190,14 @@ def open_up(delivery: Arrival, codec: Codec) -> Contents:
         message, serializer, *_ = codec.decode(delivery.properties, delivery.body)
         args = _plain(serializer, message.args, [])
         kwargs = _plain(serializer, message.kwargs, {})
+        rows = [_plain(serializer, row, []) for row in message.rows]
     except DecodeError as error:
         body = delivery.body[:SHOWN].decode("utf-8", "backslashreplace")
         return Contents(problem=str(error), body=body)
     return Contents(
         args=args,
         kwargs=kwargs,
+        rows=rows,
         job_try=message.job_try,
         generation=message.generation,
         max_retries=message.max_retries,

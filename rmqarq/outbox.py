@@ -176,6 +176,8 @@ class Outbox:
             async def collect(
                 message: Message, order: Order = order, position: int = position
             ) -> None:
+                if order.message.rows and not message.rows:
+                    return  # it has taken out all jobs of a chunk
                 publications.append(self.publication(message, order))
                 positions.append(position)
 

@@ -4,56 +4,74 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rmqarq.errors import EncodeError, PartlyMapped, Phrase
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
     from rmqarq.errors import RmqarqError
     from rmqarq.wire.publication import Publication
 
     Row: TypeAlias = tuple[Any, ...]
-    Chunks: TypeAlias = AsyncIterable[Sequence[Row]]
+    Chunks: TypeAlias = AsyncGenerator[Sequence[Row], None]
     Encode: TypeAlias = Callable[[Sequence[Row]], Awaitable[list[Publication]]]
     Publish: TypeAlias = Callable[
         [Sequence[Publication]], Awaitable[dict[int, RmqarqError]]
     ]
 
 BATCH = 25
-"""Chunks that are published together; meanwhile the next so many are encoded."""
+"""The most chunks that are encoded while others are on their way."""
 
 
 async def chunks(
     rows: Iterable[Any] | AsyncIterable[Any],
     size: int,
     arguments: Callable[[Any], Row],
-) -> AsyncIterator[list[Row]]:
+) -> AsyncGenerator[list[Row], None]:
     """Cut rows, as they come, into lists of `size`; the last one may be shorter.
+
+    If an asynchronous generator gives the rows, it is closed in the end, whatever
+    the end is.
 
     Args:
         rows: Any number of them; they are never held all at once.
         size: How many make a chunk.
         arguments: Makes the arguments of a call of a row.
+
+    Raises:
+        TypeError: The function can't be called with a row; it says with which.
     """
     chunk: list[Row] = []
-    async for row in _each(rows):
-        chunk.append(arguments(row))
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
+    number = 0
+    async with aclosing(_each(rows)) as each:
+        async for row in each:
+            try:
+                chunk.append(arguments(row))
+            except TypeError as error:
+                raise TypeError(f"row {number}: {error}") from error
+            number += 1
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
     if chunk:
         yield chunk
 
 
-async def _each(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    if isinstance(rows, AsyncIterable):
-        async for row in rows:
-            yield row
-    else:
+async def _each(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    if not isinstance(rows, AsyncIterable):
         for row in rows:
             yield row
+        return
+    try:
+        async for row in rows:
+            yield row
+    finally:
+        close: Any = getattr(rows, "aclose", None)
+        if close is not None:
+            await close()
 
 
 class Mapping:
@@ -70,7 +88,6 @@ class Mapping:
         self._encode = encode
         self._publish = publish
         self._batch: list[tuple[range, Publication]] = []
-        self._chunks = 0
         self._flight: asyncio.Task[dict[range, RmqarqError]] | None = None
         self._taken = 0
 
@@ -85,7 +102,8 @@ class Mapping:
             PartlyMapped: Some chunks were not stored for certain.
         """
         try:
-            await self._take(chunks)
+            async with aclosing(chunks):
+                await self._take(chunks)
             await self._depart()
             await self._arrive()
         finally:
@@ -113,8 +131,9 @@ class Mapping:
         self._taken += len(rows)
         span = range(first, self._taken)
         self._batch += [(span, publication) for publication in made]
-        self._chunks += 1
-        if self._chunks % BATCH == 0:
+        # rows may come slowly, and their time runs: none waits for others to come
+        under_way = self._flight is not None and not self._flight.done()
+        if not under_way or len(self._batch) >= BATCH:
             await self._depart()
 
     async def _depart(self) -> None:

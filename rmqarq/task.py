@@ -273,6 +273,9 @@ class Task(Generic[P, R_co]):
         size: int,
         when: When | None,
     ) -> int:
+        if type(size) is not int:
+            kind = type(size).__name__
+            raise TypeError(f"{self.name}: chunk must be a whole number, not {kind}")
         if size < 1:
             raise ValueError(f"{self.name}: a chunk holds at least one job")
         if self._options.job_id is not None:

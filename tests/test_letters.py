@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from rmqarq import DecodeError, EncodeError, Message, Settings
+from rmqarq.cli.showing import on_page
 from rmqarq.letters import (
     MOST_GENERATIONS,
     DeadLetter,
@@ -189,6 +190,24 @@ def test_the_contents_are_what_json_can_show() -> None:
     found = open_up(came, CODEC)
     assert (found.args, found.kwargs, found.job_try) == ([1, "x"], {"k": [None]}, 3)
     assert found.problem is None
+
+
+def test_the_contents_of_a_chunk_are_its_rows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = open_up(dead(Message(task="t", id="c", rows=((1, "x"), (2,)))), CODEC)
+    assert (found.rows, found.args) == ([[1, "x"], [2]], [])
+    on_page(LETTER, found)
+    page = capsys.readouterr().out
+    assert '[[1, "x"], [2]]' in page
+    assert "arguments" not in page
+
+
+def test_a_revived_chunk_keeps_its_rows() -> None:
+    letter = revived(dead(Message(task="t", id="c", rows=((1,), (2,)))), CODEC)
+    again = CODEC.decode(properties(), letter.body).message
+    assert [*map(bytes, again.rows)] == [b"[1]", b"[2]"]
+    assert (again.id, again.generation) == ("c", 1)
 
 
 def test_contents_that_can_not_be_read_say_why_and_show_their_beginning() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,6 +67,34 @@ async def test_rows_are_taken_only_as_they_are_wanted() -> None:
     assert taken == [*range(5)]
 
 
+@pytest.mark.parametrize("end", ["closed", "failed", "done"])
+async def test_what_gives_the_rows_is_closed_at_once(end: str) -> None:
+    events: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for number in range(10):
+                yield number
+        finally:
+            await asyncio.sleep(0)
+            events.append("closed")
+
+    def arguments(row: int) -> tuple[int]:
+        if end == "failed" and row == 3:
+            raise TypeError("too many")
+        return (row,)
+
+    cutting = chunks(source(), 2, arguments)
+    try:
+        async for _ in cutting:
+            if end == "closed":
+                await cutting.aclose()
+    except TypeError as error:
+        kept = error  # it would keep the source open, too
+        assert str(kept) == "row 3: too many"
+    assert events == ["closed"]
+
+
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
@@ -100,12 +129,17 @@ def test_without_validation_only_what_can_not_be_written_is_refused() -> None:
 
 
 async def test_a_call_that_does_not_fit_is_refused_before_anything_is_sent() -> None:
-    with pytest.raises(TypeError, match=r"add\(\) too many"):
-        await untyped(add).starmap([(1, 2.0, 3)])
+    with pytest.raises(TypeError, match=r"^row 1: add\(\) too many"):
+        await untyped(add).starmap([(1, 2.0), (1, 2.0, 3)])
+    with pytest.raises(TypeError, match=r"^row 0: 'int' object is not iterable"):
+        await untyped(add).starmap([1])
     with pytest.raises(TypeError, match=r"named\(\) too many"):
         await untyped(named).map([1])
     with pytest.raises(ValueError, match="at least one"):
         await add.map([1], chunk=0)
+    for size in (2.5, "5", True, None):
+        with pytest.raises(TypeError, match="chunk must be a whole number, not"):
+            await untyped(add).map([1], chunk=size)
     with pytest.raises(ConfigurationError, match="job id"):
         await add.options(job_id="one").map([1])
 
@@ -120,15 +154,32 @@ def test_the_jobs_of_a_chunk_are_named_by_it() -> None:
     assert (bytes(first.args), bytes(second.args)) == (b"[1]", b'[2,"x"]')
     for each in (first, second):
         assert (each.task, each.rows, each.job_try) == ("t", (), 1)
+        assert not each.kwargs
         assert (each.enqueued_at, each.expires, each.max_retries) == (5, 3, 2)
         assert each.headers == {"a": "b"}
     rest = decoded(b'{"task":"t","id":"c","rows":[[1],[2]],"numbers":[7,9]}').message
     assert [each.id for each in rest.jobs()] == ["c:7", "c:9"]
 
 
+def test_what_a_chunk_says_beside_its_rows_is_said_of_each() -> None:
+    whole = decoded(
+        b'{"id":"c","rows":[[1],[2]],"kwargs":{"n":3},"try":2,"enqueued_at":5,'
+        b'"first_failed_at":6}'
+    )
+    for job in whole.message.jobs():
+        assert (bytes(job.kwargs), job.job_try, job.first_failed_at) == (
+            b'{"n":3}',
+            2,
+            6,
+        )
+        written = Codec(Settings()).encode_again(job, whole)
+        assert decoded(written.body).message == job
+
+
 @pytest.mark.parametrize(
     "body",
     [
+        b'{"task":"t","rows":[]}',
         b'{"task":"t","rows":[[1],[2]],"numbers":[7]}',
         b'{"task":"t","numbers":[7]}',
         b'{"task":"t","rows":[[1]],"numbers":[-1]}',

@@ -121,9 +121,12 @@ def _facts_inside(contents: Contents) -> list[tuple[str, object]]:
 def _arguments(contents: Contents) -> list[tuple[str, object]]:
     if contents.body is not None:  # of another producer
         return [output.fact("body", contents.body)]
+    given = output.fact("arguments", json.dumps(contents.args, ensure_ascii=False))
+    if contents.rows:  # a chunk of jobs
+        given = output.fact("rows", json.dumps(contents.rows, ensure_ascii=False))
     return [
         output.fact("max_retries", contents.max_retries),
-        output.fact("arguments", json.dumps(contents.args, ensure_ascii=False)),
+        given,
         output.fact("by name", _unless_empty(contents.kwargs)),
     ]
 

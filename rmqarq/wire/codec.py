@@ -6,10 +6,10 @@ import gzip
 import re
 import zlib
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from rmqarq.errors import DecodeError, EncodeError
 from rmqarq.message import WIRE_VERSION, Message
@@ -54,7 +54,7 @@ class Envelope(Message, frozen=True, kw_only=True, omit_defaults=True, gc=False)
 
     args: Raw = Raw(b"")
     kwargs: Raw = Raw(b"")
-    rows: tuple[Raw, ...] = ()
+    rows: Annotated[tuple[Raw, ...], Meta(min_length=1)] = ()
 
     def jobs(self) -> list[Envelope]:
         """Give each job of a chunk as a message of its own.
@@ -67,11 +67,14 @@ class Envelope(Message, frozen=True, kw_only=True, omit_defaults=True, gc=False)
                 id=f"{self.id}:{number}",
                 task=self.task,
                 args=row,
+                kwargs=self.kwargs,
+                job_try=self.job_try,
                 enqueued_at=self.enqueued_at,
                 eta=self.eta,
                 expires=self.expires,
                 max_retries=self.max_retries,
                 generation=self.generation,
+                first_failed_at=self.first_failed_at,
                 headers=self.headers,
             )
             for number, row in zip(numbers, self.rows, strict=True)
@@ -138,20 +141,25 @@ class Codec:
         packed = wanted and len(body) > self._pack_above
         return _encoded(body, self._serializer, packed=packed)
 
-    def encode_again(self, message: Message, came: Decoded) -> Encoded:
+    def encode_again(
+        self, message: Message, came: Decoded, *, limited: bool = True
+    ) -> Encoded:
         """Encode what follows a message that came, written and packed as it was.
 
         Args:
             message: With the arguments of the one that came, still `Raw`.
             came: The one that came.
+            limited: Whether `max_body` applies.
 
         Raises:
             EncodeError: It is above `max_body` now.
         """
-        body = self._body(message, came.serializer)
+        body = self._body(message, came.serializer, limited=limited)
         return _encoded(body, came.serializer, packed=came.packed)
 
-    def _body(self, message: Message, serializer: Serializer) -> bytes:
+    def _body(
+        self, message: Message, serializer: Serializer, *, limited: bool = True
+    ) -> bytes:
         try:
             body = encoder(serializer).encode(message)
         except UNREADABLE as error:
@@ -160,7 +168,7 @@ class Codec:
                 task=message.task,
                 problem=str(error),
             ) from error
-        if len(body) > self._max_body:
+        if limited and len(body) > self._max_body:
             raise EncodeError(
                 "a message for {task} takes {size} bytes; max_body allows {limit}",
                 task=message.task,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from rmqarq.wire.codec import Codec, Decoded, Envelope
     from rmqarq.wire.consumer import Consumer, Delivery
@@ -39,7 +39,13 @@ class Share:
     @property
     def body(self) -> bytes:
         """Its payload, as if it had come alone, written and packed as its chunk."""
-        return self._chunk.codec.encode_again(self.decoded.message, self.decoded).body
+        # id and task, which its chunk may have had in properties, may be too much for
+        # `max_body`; but it must go somewhere, to the dead letters at least
+        decoded = self.decoded
+        written = self._chunk.codec.encode_again(
+            decoded.message, decoded, limited=False
+        )
+        return written.body
 
     @property
     def queue(self) -> str:
@@ -103,19 +109,21 @@ class Chunk:
     """The jobs of a message, and which of them are still to be done.
 
     Args:
-        delivery: Gives what was received; a redelivery may take its place.
+        delivery: What was received. A redelivery may be settled in its place, but says
+            nothing new of the jobs: that they had to come again is no fault of theirs.
         decoded: The same, read.
         codec: Writes what goes on alone.
 
     Attributes:
+        delivery: As it was received.
         codec: The same.
         shares: Its jobs.
     """
 
     def __init__(
-        self, delivery: Callable[[], Delivery | Share], decoded: Decoded, codec: Codec
+        self, delivery: Delivery | Share, decoded: Decoded, codec: Codec
     ) -> None:
-        self._delivery = delivery
+        self.delivery = delivery
         self._decoded = decoded
         self.codec = codec
         # it is the chunk that can be recognised, not its jobs
@@ -126,11 +134,6 @@ class Chunk:
         self._open = len(self.shares)
         self._returned: list[int] = []
         self._done = asyncio.get_running_loop().create_future()
-
-    @property
-    def delivery(self) -> Delivery | Share:
-        """What will be settled in the end."""
-        return self._delivery()
 
     def tick(self, number: int, *, returned: bool) -> None:
         """Take note that one of its jobs is settled.

@@ -117,7 +117,8 @@ class Dispatcher:
     @property
     def left_behind(self) -> bool:
         """Whether code that ignored its cancellation is still running."""
-        tasks = (*self._left, *self._settling, *self._run_tasks())
+        running = (run.task for run in self._roster)
+        tasks = (*self._left, *self._settling, *running)
         alive = any(not task.done() for task in tasks)
         return alive or self._executor.busy_threads > 0
 
@@ -150,10 +151,12 @@ class Dispatcher:
         self.delivered = True
         if self._expected and delivery.redelivered:
             self._expected -= 1
-        if self._closed:
-            self._give_back(delivery)
-        elif self._starting and (self._runs_apart(delivery) or self._has_slot):
+        if self._starting and (self._runs_apart(delivery) or self._has_slot):
             self._start(delivery)
+        elif self._roster.adopts(delivery, self._read):
+            self._stats.duplicates += 1
+        elif self._closed:
+            self._give_back(delivery)
         else:
             self._waiting.add(delivery)
 
@@ -181,7 +184,7 @@ class Dispatcher:
 
     def interrupt_all(self) -> None:
         """Cancel what runs: it is given back, no attempt is counted."""
-        self.settler.follow_ups.stopping = True
+        self.settler.follow_ups.stop()
         now = self._loop.time()
         for run in self._roster:
             run.interrupt("shutdown", now)
@@ -216,9 +219,6 @@ class Dispatcher:
     def _runs_apart(self, delivery: Delivery | Share) -> bool:
         """Tell whether it takes no slot: it runs, or waits, in isolation."""
         return delivery.suspect and self._isolation is not None
-
-    def _run_tasks(self) -> list[asyncio.Task[None]]:
-        return [run.task for run in self._roster]
 
     def _start(self, delivery: Delivery | Share) -> None:
         run = Run(delivery)
@@ -328,7 +328,7 @@ class Dispatcher:
     ) -> None:
         """Run the jobs of a chunk; it is settled when each of them is."""
         run.settling = True
-        chunk = Chunk(lambda: run.delivery, decoded, self._codec)
+        chunk = Chunk(run.delivery, decoded, self._codec)
         if isinstance(verdict, Detour) or run.delivery.suspect:
             await self.settler.scatter(run, chunk)
             return

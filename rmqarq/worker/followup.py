@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rmqarq.errors import RmqarqError
@@ -25,15 +26,16 @@ class FollowUps:
     Args:
         transport: Where to.
         patience: Seconds that one attempt to publish may take.
-
-    Attributes:
-        stopping: True when one that fails shall be given up.
     """
 
     def __init__(self, transport: Transport, patience: float) -> None:
         self._transport = transport
         self._patience = patience
-        self.stopping = False
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Give up what fails from now on; who waits for another try has it at once."""
+        self._stopping.set()
 
     async def store(self, publications: Sequence[Publication]) -> bool:
         """Publish until all are confirmed; `False` when that was given up."""
@@ -43,9 +45,11 @@ class FollowUps:
             if error is None:
                 return True
             log.warning("a follow-up failed: %(problem)s", {"problem": error})
-            if self.stopping:
+            if self._stopping.is_set():
                 return False
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _publish(

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from rmqarq.errors import DecodeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rmqarq.worker.chunk import Share
 
 Interruption: TypeAlias = Literal["timeout", "shutdown"]
+Read: TypeAlias = "Callable[[Delivery], Decoded]"
 Key: TypeAlias = tuple[str, str, int, int, float, int]
 
 SWEEP = 0.1
@@ -92,6 +95,7 @@ class Roster:
         self._on_stuck = on_stuck
         self._runs: set[Run] = set()
         self._done: deque[tuple[Key, Consumer, float]] = deque(maxlen=REMEMBERED)
+        self._doubtful: dict[Key, float] = {}
         self._alert_until = 0.0
         self._sweeping = False
 
@@ -116,12 +120,22 @@ class Roster:
         """Keep in mind that a job is done, for the case that its ack gets lost."""
         if run.decoded is None or not run.decoded.ours:
             return
-        consumer = run.delivery.consumer
-        self._done.append((_key(run, message), consumer, self._loop.time()))
+        key, consumer = _key(run, message), run.delivery.consumer
+        now = self._loop.time()
+        self._done.append((key, consumer, now))
+        if self._alert_until and not consumer.usable:
+            self._doubtful[key] = now
 
     def note_loss(self) -> None:
         """Look closely at what is delivered in the next minute: a channel has died."""
-        self._alert_until = self._loop.time() + DOUBT
+        now = self._loop.time()
+        self._alert_until = now + DOUBT
+        acked = self._doubtful.items()
+        self._doubtful = {key: at for key, at in acked if now - at < DOUBT}
+        # picked out once: for a minute each delivery is looked up
+        for key, consumer, acked_at in self._done:
+            if not consumer.usable:
+                self._doubtful[key] = acked_at
 
     @property
     def alert(self) -> bool:
@@ -152,11 +166,30 @@ class Roster:
             ):
                 run.delivery = newcomer.delivery
                 return True
-        for known, consumer, acked_at in self._done:
-            if known == key and not consumer.usable and now - acked_at < DOUBT:
-                newcomer.delivery.ack()
-                return True
-        return False
+        acked_at = self._doubtful.get(key)
+        if acked_at is None or now - acked_at >= DOUBT:
+            return False
+        newcomer.delivery.ack()
+        return True
+
+    def adopts(self, delivery: Delivery, read: Read) -> bool:
+        """Recognise a delivery for which there is no slot yet.
+
+        It might wait until its job is forgotten, or be given back and run once more
+        elsewhere: a chunk waits behind its own jobs.
+
+        Args:
+            delivery: What has come.
+            read: Decodes it.
+        """
+        if not (delivery.redelivered or self.alert):
+            return False
+        newcomer = Run(delivery)
+        try:
+            newcomer.decoded = read(delivery)
+        except DecodeError:
+            return False
+        return self.recognise(newcomer, newcomer.decoded.message)
 
     def _sweep(self) -> None:
         now = self._loop.time()

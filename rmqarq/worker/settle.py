@@ -252,9 +252,10 @@ class Settler:
             )
             for share in chunk.shares
         ]
-        if await self._follow_up(run, *publications, remember=False):
+        if await self._follow_up(run, *publications):
             self._stats.suspected += len(publications)
-            self._count(run, "suspected")
+            for _ in publications:
+                self._count(run, "suspected")
             assert run.decoded is not None, "only what was decoded has jobs"
             log.warning(
                 "%(task)s %(id)s, a chunk of %(count)d, came back unfinished"

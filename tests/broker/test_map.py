@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import pytest
 from anyio import to_thread
+from pamqp import commands
 
-from rmqarq import App, EncodeError, PartlyMapped, QueueFull
+from rmqarq import (
+    App,
+    Context,
+    EncodeError,
+    Middleware,
+    PartlyMapped,
+    QueueFull,
+    Worker,
+)
 from tests.broker.apps.ledger_app import make
 from tests.broker.fleet import run_the_rest, wait
 from tests.broker.kit import (
+    channel_to,
     dead_letters,
     running,
     take_all,
@@ -25,9 +38,10 @@ from tests.broker.kit import (
 from tests.broker.test_enqueue import fill
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from rmqarq import Context, Stats, Task
+    from rmqarq import Stats, Task
+    from rmqarq.message import Message
     from tests.broker.kit import Node
     from tests.harness.broker import Broker
     from tests.harness.proxy import Proxy
@@ -269,6 +283,133 @@ async def test_a_lost_link_repeats_no_row_here(
     await wait_for_count(broker.url, queue, ready=0)
 
 
+async def test_a_stop_soon_after_a_lost_link_repeats_no_row(
+    broker: Broker, proxy: Proxy, queue: str
+) -> None:
+    app = App(proxy.url(broker), queue=queue, concurrency=2)
+    runs: Counter[int] = Counter()
+
+    @app.task
+    async def row(number: int) -> None:
+        runs[number] += 1
+        await asyncio.sleep(0.05)
+
+    async with running(app, url=broker.url) as worker:
+        await row.map(range(200), chunk=200)
+        await until(lambda: len(runs) >= 10)
+        proxy.cut()
+        # it finds no slot: its own rows wait for one
+        await until(lambda: worker.stats.duplicates == 1)
+    assert len(runs) < 200
+    rest = App(broker.url, queue=queue, burst=True)
+    rest.task(name="row")(row.fn)
+    await Worker(rest).run(signals=False)
+    assert runs == Counter(range(200))
+
+
+async def test_a_stop_gives_back_only_the_row_whose_dead_letter_finds_no_room(
+    broker: Broker, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(
+        broker.url, queue=queue, max_retries=0, shutdown_grace=0.1, declare="passive"
+    )
+    runs: Counter[int] = Counter()
+
+    @app.task
+    async def row(number: int) -> None:
+        runs[number] += 1
+        if number == 3:
+            raise OSError
+
+    async with running(App(broker.url, queue=queue)):
+        pass  # it makes the queues
+    async with channel_to(broker.url) as channel:
+        full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        await channel.queue_delete(f"{queue}_dlq")
+        await channel.queue_declare(f"{queue}_dlq", durable=True, arguments=full)
+        await channel.basic_publish(b"", routing_key=f"{queue}_dlq")
+    async with running(app) as worker:
+        await row.map(range(10))
+        await until(lambda: worker.stats.completed == 9)
+        await until(lambda: caplog.text.count("a follow-up failed") == 3)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3  # it would try again after 4 s
+    (letter,) = await take_all(broker.url, queue)
+    assert json.loads(letter.body)["numbers"] == [3]
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_lost_links_bring_no_row_under_suspicion(
+    broker: Broker, proxy: Proxy, queue: str, kind: Literal["quorum", "classic"]
+) -> None:
+    app = App(proxy.url(broker), queue=queue, concurrency=2, queue_type=kind)
+    runs: Counter[tuple[int, bool]] = Counter()
+
+    @app.task
+    async def row(ctx: Context, number: int) -> None:
+        runs[number, ctx.redelivered] += 1
+        await asyncio.sleep(0.1 if number < 60 else 0)
+
+    async with running(app, url=broker.url) as worker:
+        await row.map(range(300), chunk=300)
+        for times in range(1, 5):
+            await until(lambda times=times: len(runs) > 3 * times)
+            proxy.cut()
+            await until(lambda times=times: worker.stats.duplicates == times)
+        assert worker.stats.completed < 60
+        await until(lambda: worker.stats.completed == 300)
+    assert worker.stats.suspected == 0
+    assert runs == Counter((number, False) for number in range(300))
+    await wait_for_count(broker.url, queue, ready=0)
+
+
+async def test_a_link_that_takes_along_the_ack_of_a_scattered_chunk_repeats_no_row(
+    broker: Broker, proxy: Proxy, queue: str
+) -> None:
+    app = App(proxy.url(broker), queue=queue)
+    runs: Counter[int] = Counter()
+
+    @app.task
+    async def row(number: int) -> None:
+        runs[number] += 1
+
+    elsewhere = App(broker.url, queue=queue)
+    async with elsewhere:
+        await elsewhere.ref("row").map(range(20))
+    for _ in range(3):
+        async with channel_to(broker.url) as channel:
+            got = await channel.basic_get(queue)
+            assert isinstance(got.delivery, commands.Basic.GetOk)
+            await channel.basic_nack(got.delivery.delivery_tag or 0)
+        await wait_for_count(broker.url, queue, ready=1)
+    scattered = CutAt("a chunk of", proxy)
+    logging.getLogger("rmqarq").addHandler(scattered)
+    try:
+        async with running(app, url=broker.url, path="") as worker:
+            await until(lambda: len(runs) == 20)
+            await until(lambda: worker.stats.duplicates >= 1)
+            assert worker.stats.suspected == 20
+    finally:
+        logging.getLogger("rmqarq").removeHandler(scattered)
+    assert runs == Counter(range(20))
+    await wait_for_count(broker.url, f"{queue}.suspect", ready=0)
+
+
+class CutAt(logging.Handler):
+    """Cuts a network at the first line of the log with these words."""
+
+    def __init__(self, words: str, proxy: Proxy) -> None:
+        super().__init__()
+        self.words = words
+        self.proxy: Proxy | None = proxy
+
+    def emit(self, record: logging.LogRecord) -> None:
+        proxy = self.proxy
+        if proxy is not None and self.words in record.getMessage():
+            self.proxy = None
+            proxy.cut()
+
+
 async def test_a_bad_row_is_named_and_the_chunks_before_it_are_sent(
     broker: Broker, queue: str
 ) -> None:
@@ -319,12 +460,12 @@ async def test_rows_that_were_not_stored_are_named(broker: Broker, queue: str) -
 
         async with at_most_ten(broker, queue):
             await fill(row)
-            with pytest.raises(PartlyMapped, match="of 40 rows for row") as caught:
+            with pytest.raises(PartlyMapped, match="4 of 4 rows for row") as caught:
                 await row.map(range(40), chunk=4)
     error = caught.value
-    assert error.sent == 40
+    assert error.sent == 4
     assert {type(each) for each in error.failures.values()} == {QueueFull}
-    assert set(error.failures) == {range(at, at + 4) for at in range(0, 40, 4)}
+    assert set(error.failures) == {range(4)}
     assert isinstance(error.__cause__, QueueFull)
 
 
@@ -348,8 +489,80 @@ async def test_nothing_more_is_sent_after_rows_that_were_not_stored(
             await fill(row)
             with pytest.raises(PartlyMapped) as caught:
                 await row.map(rows(), chunk=10)
-    assert caught.value.sent == 250
-    assert taken == 500
+    assert caught.value.sent == 10
+    assert taken == 260
+
+
+async def test_rows_that_come_slowly_do_not_wait_for_each_other(
+    broker: Broker, queue: str
+) -> None:
+    app = App(broker.url, queue=queue)
+    seen: list[int] = []
+
+    @app.task
+    async def row(number: int) -> None:
+        seen.append(number)
+
+    async def rows() -> AsyncIterator[int]:
+        for number in range(12):
+            yield number
+            if number % 4 == 3:
+                await until(lambda number=number: number in seen)
+
+    async with running(app):
+        assert await row.map(rows(), chunk=4) == 12
+    assert seen == [*range(12)]
+
+
+async def test_a_row_that_is_too_large_alone_is_dead_after_its_run(
+    broker: Broker, queue: str
+) -> None:
+    app = App(broker.url, queue=queue, max_body=1000, max_retries=1)
+    runs = 0
+
+    @app.task
+    async def broken(text: str) -> None:
+        nonlocal runs
+        runs += 1
+        raise OSError(text[:1])
+
+    body = json.dumps({"rows": [["x" * 970]]}).encode()
+    named = commands.Basic.Properties(message_type="broken", message_id="a" * 36)
+    async with running(app) as worker:
+        async with channel_to(broker.url) as channel:
+            await channel.basic_publish(body, routing_key=queue, properties=named)
+        await until(lambda: worker.stats.dead_lettered == 1)
+    assert (runs, worker.stats.returned) == (1, 0)
+    (letter,) = await dead_letters(broker.url, queue, 1)
+    assert letter.headers["x-rmqarq-reason"] == "too large"
+    assert json.loads(letter.body)["args"] == ["x" * 970]
+
+
+class Sieve(Middleware):
+    """Lets even rows pass."""
+
+    async def enqueue(
+        self, message: Message, call_next: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        rows = [row for row in message.rows if row[0] % 2 == 0]
+        await call_next(msgspec.structs.replace(message, rows=rows))
+
+
+async def test_middleware_may_take_rows_out_of_a_chunk_even_all(
+    broker: Broker, queue: str
+) -> None:
+    app = App(broker.url, queue=queue, middleware=[Sieve()])
+    seen: list[int] = []
+
+    @app.task
+    async def row(number: int = -1) -> None:
+        seen.append(number)
+
+    async with running(app):
+        await row.map([1, 2, 3, 5, 4, 6, 7], chunk=2)
+        await until(lambda: len(seen) == 3)
+        await wait_for_count(broker.url, queue, ready=0)
+    assert sorted(seen) == [2, 4, 6]
 
 
 async def test_a_row_in_context_is_a_job_like_any_other(
