@@ -337,7 +337,7 @@ class Dispatcher:
             return
         self._chunks += 1
         try:
-            self._waiting.add_all(chunk.shares)
+            self._waiting.add_all(run.delivery.queue, chunk.shares)
             self._fill_slots()
             await self.settler.settle_chunk(run, await chunk.rest())
         finally:
