@@ -20,7 +20,7 @@ Figures: TypeAlias = dict[str, float]
 
 QUEUE = "held"
 BATCH = 10_000
-CALM_SECONDS = 60.0
+CALM_SECONDS = 20.0
 IDLE = 20.0
 POLL = 0.1
 KIB = 1024
@@ -31,6 +31,11 @@ erlang:memory(total).
 # quorum queues share one log, whose messages are in memory, too, until it is full
 # (512 MiB by default) or rolled over: what holds for 100 million bytes needs that
 ROLL_OVER = "ra_log_wal:force_roll_over({ra_log_wal, node()}), ok."
+# Erlang counts a buffer for each connection, as large as the system allows
+SMALL_BUFFERS = """\
+tcp_listen_options.sndbuf = 65536
+tcp_listen_options.recbuf = 65536
+"""
 CHANNELS = "length(rabbit_channel:list())."
 
 
@@ -46,10 +51,11 @@ def pending(jobs: int, *, chunk: int = 0, delay: float | None = None) -> Figures
     """Let jobs wait, and tell what each takes: at once, and when the log is written."""
     with Broker() as broker:
         asyncio.run(_send(broker.url, 1, chunk, delay))  # queues are there already
+        broker.eval(ROLL_OVER)
         before = weigh(broker)
         asyncio.run(_send(broker.url, jobs, chunk, delay))
         fresh = weigh(broker)
-        roll_over(broker)
+        broker.eval(ROLL_OVER)
         settled = weigh(broker)
     return {
         "memory B/job, fresh": (fresh.memory - before.memory) / jobs,
@@ -59,27 +65,21 @@ def pending(jobs: int, *, chunk: int = 0, delay: float | None = None) -> Figures
     }
 
 
-def workers(number: int) -> Figures:
+def workers(number: int, config: str = "") -> Figures:
     """Let workers without jobs consume one queue, and tell what each costs."""
-    with Broker() as broker:
+    with Broker(config=config) as broker:
         return asyncio.run(_idle(broker, number))
 
 
 def weigh(broker: Broker) -> Weight:
-    """Look at what a node takes."""
-    memory = float(broker.eval(MEMORY))
-    return Weight(memory, resident(broker.pid) * KIB**2, _size(broker.home / "data"))
-
-
-def roll_over(broker: Broker) -> None:
-    """Let the log of the quorum queues go to their own files; wait until it has."""
-    broker.eval(ROLL_OVER)
-    deadline, last = time.monotonic() + CALM_SECONDS, -1.0
-    while (now := float(broker.eval(MEMORY))) != last and time.monotonic() < deadline:
-        if last > 0 and abs(now - last) < last / 500:
-            return
-        last = now
+    """Look at what a node takes, once its memory is calm."""
+    deadline, last = time.monotonic() + CALM_SECONDS, 0.0
+    while abs((memory := float(broker.eval(MEMORY))) - last) > memory / 200:
+        last = memory
         time.sleep(1)
+        if time.monotonic() > deadline:
+            break
+    return Weight(memory, resident(broker.pid) * KIB**2, _size(broker.home / "data"))
 
 
 def consumed(broker: Broker, queue: str, number: int) -> None:
@@ -106,13 +106,14 @@ async def _idle(broker: Broker, number: int) -> Figures:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_working(broker.url))  # the queues are there
         await asyncio.to_thread(consumed, broker, QUEUE, 1)
-        before, connections = weigh(broker), len(broker.connections())
+        before = await asyncio.to_thread(weigh, broker)
+        connections = len(broker.connections())
         channels = int(broker.eval(CHANNELS))
         alone = await _cpu(broker)
         for _ in range(number):
             await stack.enter_async_context(_working(broker.url))
         await asyncio.to_thread(consumed, broker, QUEUE, number + 1)
-        after = weigh(broker)
+        after = await asyncio.to_thread(weigh, broker)
         return {
             "connections": (len(broker.connections()) - connections) / number,
             "channels": (int(broker.eval(CHANNELS)) - channels) / number,

@@ -162,6 +162,10 @@ def measurements(scale: float) -> dict[str, tuple[bool, Callable[[], Figures]]]:
         "pending, mapped": (False, lambda: holding.pending(pending, chunk=CHUNK)),
         "delayed": (False, lambda: holding.pending(pending, delay=3000)),
         "idle workers": (False, lambda: holding.workers(workers)),
+        "idle, small buffers": (
+            False,
+            lambda: holding.workers(workers, holding.SMALL_BUFFERS),
+        ),
     }
 
 
