@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.broker.test_scaling import HASHED
 from tests.docs.pages import DOCS, EXAMPLES
 from tests.docs.programs import WORKER, end, start
 from tests.docs.test_migrating import MIGRATED
@@ -34,6 +35,7 @@ ALONE = (
     "retries",
     "rows",
     "script",
+    "sharding",
 )
 IN_DEV = "quickstart, as docs/quickstart runs it where no RabbitMQ is named"
 (HEALTH_PORT,) = free_ports(1)
@@ -45,7 +47,7 @@ IN_TURN = {
     "dead_letters": ["dead_letters.py", "my_queue_dlq"],
     "doctor": ["-m", "rmqarq", "doctor", "app:app"],
 }
-ELSEWHERE = (*MIGRATED, *PRODUCERS, *WEB, *TESTED)
+ELSEWHERE = (*MIGRATED, *PRODUCERS, *WEB, *TESTED, *HASHED)
 
 
 def run(broker: Broker, *arguments: str) -> subprocess.Popen[str]:
@@ -208,6 +210,12 @@ def test_a_script_enqueues_through_a_portal(
     running: dict[str, subprocess.Popen[str]],
 ) -> None:
     assert end(running["script"]) == "greet on script\n2 more\n"
+
+
+def test_a_worker_consumes_all_shards(
+    running: dict[str, subprocess.Popen[str]],
+) -> None:
+    assert end(running["sharding"]) == "200 jobs from 4 queues\n"
 
 
 def test_retries_go_as_far_as_the_task_says(
