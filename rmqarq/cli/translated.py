@@ -68,6 +68,7 @@ COMPLAINTS = (
     "Input should be a finite number",
     "{value} is not one of {names}.",
     "{value} is not a valid integer.",
+    "{value} is not a valid int.",
     "{value} is not a valid float.",
     "{value} is not a valid boolean.",
     "{value} is not in the range {range}.",

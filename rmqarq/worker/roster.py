@@ -123,19 +123,23 @@ class Roster:
         key, consumer = _key(run, message), run.delivery.consumer
         now = self._loop.time()
         self._done.append((key, consumer, now))
-        if self._alert_until and not consumer.usable:
-            self._doubtful[key] = now
+        if self._alert_until:
+            if now >= self._alert_until:
+                self._alert_until = 0.0
+                self._doubtful.clear()
+            elif not consumer.usable:
+                self._doubtful[key] = now
 
     def note_loss(self) -> None:
         """Look closely at what is delivered in the next minute: a channel has died."""
         now = self._loop.time()
         self._alert_until = now + DOUBT
-        acked = self._doubtful.items()
-        self._doubtful = {key: at for key, at in acked if now - at < DOUBT}
         # picked out once: for a minute each delivery is looked up
         for key, consumer, acked_at in self._done:
             if not consumer.usable:
                 self._doubtful[key] = acked_at
+        acked = [*self._doubtful.items()][-REMEMBERED:]
+        self._doubtful = {key: at for key, at in acked if now - at < DOUBT}
 
     @property
     def alert(self) -> bool:
