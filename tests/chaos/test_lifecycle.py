@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.harness.proxy import Proxy
 
 REPEATS = int(os.environ.get("RMQARQ_CHAOS_REPEATS", "3"))
-JOBS = int(os.environ.get("RMQARQ_CHAOS_JOBS", "20000"))
+JOBS = int(os.environ.get("RMQARQ_CHAOS_JOBS", "60000"))
 MB = 1024 * 1024
 
 
