@@ -161,7 +161,7 @@ async def test_all_four_hooks_are_called_around_and_see_how_each_job_ended(
         assert sorted(each[2] for each in tries if each[0] == kind) == [1, 2]
     assert tries[0] == ("start", "again", 1)
     assert outcomes["good"] == [Succeeded(5)]
-    assert [type(each) for each in outcomes["again"]] == [Retried, Succeeded]
+    assert {type(each) for each in outcomes["again"]} == {Retried, Succeeded}
     (dead,) = outcomes["bad"]
     assert isinstance(dead, DeadLettered)
     assert dead.reason == "rejected"
