@@ -207,7 +207,7 @@ class Settler:
                 self._expect(publication, WRITTEN_DOWN)
             return
         publication = immediate(letter, suspect_lane(home), home=home)
-        if await self._follow_up(run, publication, remember=False):
+        if await self._follow_up(run, publication):
             self._stats.suspected += 1
             self._count(run, "suspected")
             log.warning(
