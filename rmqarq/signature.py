@@ -110,7 +110,7 @@ class Signature:
         try:
             raw = Raw(encoder(serializer).encode(rows))
             fast = self._decoders(serializer).fast_rows
-            if not validate or (fast and [*map(_values, fast.decode(raw))] == rows):
+            if not validate or (fast and [*map(_values, fast.decode(raw))] == [*rows]):
                 return raw
         except UNREADABLE:
             pass  # one by one, to find out which

@@ -59,27 +59,21 @@ class Sender:
         Returns:
             By position, the error of each that was not stored for certain.
         """
-        channel = self._channel
-        ready = batch
-        if channel is not None and channel.connection.plugin:
-            ready = by_plugin(batch)
-        if channel is not None and self._ready(channel, ready):
-            receipt = channel.send(ready, deadline)  # the usual way, so it is short
-            await receipt.done
-            errors = receipt.errors
-            if not errors:
-                return errors
-            self._learn(channel, errors)
-        else:
-            errors = await self._once(batch, deadline)
-        return await self._repeat(batch, errors, deadline) if errors else errors
+        errors = await self._once(batch, deadline)
+        if errors:
+            errors = await self._repeat(batch, errors, deadline)
+        return errors
 
     async def _once(
         self, batch: Sequence[Publication], deadline: float
     ) -> dict[int, RmqarqError]:
-        """Make ready what it needs, and publish."""
+        channel = self._channel
+        ready = batch
+        if channel is not None and channel.connection.plugin:
+            ready = by_plugin(batch)
         try:
-            channel, ready = await self._make_ready(batch, deadline)
+            if channel is None or not self._ready(channel, ready):
+                channel, ready = await self._make_ready(batch, deadline)
         except TransportError as error:
             if isinstance(error, ConnectionLost):
                 error.unsent = True
@@ -87,12 +81,9 @@ class Sender:
         receipt = channel.send(ready, deadline)
         await receipt.done
         if receipt.errors:
-            self._learn(channel, receipt.errors)
+            self._doubt(channel, receipt.errors)
+            self._declarer.learn(channel.connection, receipt.errors.values())
         return receipt.errors
-
-    def _learn(self, channel: PublishChannel, errors: dict[int, RmqarqError]) -> None:
-        self._doubt(channel, errors)
-        self._declarer.learn(channel.connection, errors.values())
 
     def _doubt(self, channel: PublishChannel, errors: dict[int, RmqarqError]) -> None:
         """Open another channel after a nack; its cause may be the channel.

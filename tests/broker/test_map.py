@@ -265,12 +265,7 @@ async def test_a_lost_link_repeats_no_row_here(
     broker: Broker, proxy: Proxy, queue: str
 ) -> None:
     app = App(proxy.url(broker), queue=queue, concurrency=5)
-    runs: Counter[int] = Counter()
-
-    @app.task
-    async def row(number: int) -> None:
-        runs[number] += 1
-        await asyncio.sleep(0.05)
+    row, runs = counted(app)
 
     async with running(app, url=broker.url) as worker:
         await row.map(range(60), chunk=30)
@@ -287,12 +282,7 @@ async def test_a_stop_soon_after_a_lost_link_repeats_no_row(
     broker: Broker, proxy: Proxy, queue: str
 ) -> None:
     app = App(proxy.url(broker), queue=queue, concurrency=2)
-    runs: Counter[int] = Counter()
-
-    @app.task
-    async def row(number: int) -> None:
-        runs[number] += 1
-        await asyncio.sleep(0.05)
+    row, runs = counted(app)
 
     async with running(app, url=broker.url) as worker:
         await row.map(range(200), chunk=200)
@@ -580,6 +570,18 @@ async def test_a_row_in_context_is_a_job_like_any_other(
         await until(lambda: len(seen) == 3)
     chunk = seen[0][0].partition(":")[0]
     assert seen == [(f"{chunk}:{at}", 1, "row", {"a": "b"}) for at in range(3)]
+
+
+def counted(app: App) -> tuple[Task[[int], None], Counter[int]]:
+    """Register a task that takes a moment, and counts the runs of each row."""
+    runs: Counter[int] = Counter()
+
+    @app.task
+    async def row(number: int) -> None:
+        runs[number] += 1
+        await asyncio.sleep(0.05)
+
+    return row, runs
 
 
 def assert_each_once(node: Node, kind: str, count: int) -> None:

@@ -42,11 +42,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.harness.proxy import Proxy
+    from tests.harness.worker import WorkerProcess
 
 RETURNS = 50
 
 
 # --- killers ---
+
+
+async def after_three_are_lost(lane: Lane, *flags: str) -> WorkerProcess:
+    """Start workers until one ends well: three are killed before, and no more."""
+    for _ in range(3):
+        with lane.burst("-c", "10", *flags) as worker:
+            assert await ended(worker, 60) == -signal.SIGKILL, worker.output
+        await wait_for_count(lane.url, lane.queue, consumers=0)
+    with lane.burst("-c", "10", *flags) as worker:
+        assert await ended(worker, 60) == 0, worker.output
+    return worker
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,17 +69,7 @@ async def test_a_killer_among_good_jobs_costs_three_workers_and_no_other_job(
     calls = [("good", number) for number in range(99)]
     ids = await lane.enqueue(*calls[:30], ("killer",), *calls[30:])
     killer = ids.pop(30)
-    lost = 0
-    while True:
-        with lane.burst("-c", "10", "-p", "10") as worker:
-            code = await ended(worker, 30)
-            if code == 0:
-                break
-            assert code == -signal.SIGKILL, worker.output
-        lost += 1
-        assert lost <= 3
-        await wait_for_count(lane.url, lane.queue, consumers=0)
-    assert lost == 3
+    worker = await after_three_are_lost(lane, "-p", "10")
     ran = Counter(each["job"] for each in lane.notes("good"))
     assert ran.keys() == set(ids)
     runs = lane.pids("killer")
@@ -95,17 +97,7 @@ async def test_a_killer_in_a_chunk_costs_three_workers_and_no_other_row(
     async with lane.app() as app:
         rows = [number == 30 for number in range(100)]
         await app.tasks["row"].map(rows, chunk=100)
-    lost = 0
-    while True:
-        with lane.burst("-c", "10") as worker:
-            code = await ended(worker, 60)
-            if code == 0:
-                break
-            assert code == -signal.SIGKILL, worker.output
-        lost += 1
-        assert lost <= 3
-        await wait_for_count(lane.url, lane.queue, consumers=0)
-    assert lost == 3
+    worker = await after_three_are_lost(lane)
     notes = lane.notes("row")
     assert len({each["job"] for each in notes}) == 100
     assert len({each["job"] for each in notes if each["pid"] != worker.pid}) == 100
