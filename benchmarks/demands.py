@@ -95,6 +95,7 @@ DEMANDS = (
     Demand("latency", "p50", "queues on RabbitMQ", _on_rabbitmq, 1),
     Demand("memory", "idle", "queues on RabbitMQ", _on_rabbitmq, 1),
     Demand("delayed", "last", "Celery", _named("celery"), 0.05),
+    Demand("delayed", "last", "its quorum queues", _named("celery", "quorum"), 0.05),
 )
 
 

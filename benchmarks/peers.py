@@ -20,6 +20,7 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True):
     worker: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     parallel: bool = True
+    only: tuple[str, ...] = ()
     weight: float | None = None
     pace: float = 400.0
     note: str = ""
@@ -35,10 +36,23 @@ class Peer(Struct, frozen=True, forbid_unknown_fields=True):
     requirements: tuple[str, ...]
     default: Variant
     best: Variant | None = None
+    classic: Variant | None = None
+    quorum: Variant | None = None
     imports: str = msgspec.field(default="", name="import")
     delays: bool = False
     queue: bool = False
     weight: float = 1.0
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """Every way to set it up, by name."""
+        named = {
+            "default": self.default,
+            "best": self.best,
+            "classic": self.classic,
+            "quorum": self.quorum,
+        }
+        return {name: each for name, each in named.items() if each is not None}
 
 
 class Entry(Struct, frozen=True):
@@ -68,6 +82,10 @@ class Entry(Struct, frozen=True):
     def weight(self) -> float:
         """What numbers of jobs are multiplied by."""
         return self.settings.weight or self.peer.weight
+
+    def competes(self, match: str) -> bool:
+        """Whether it is measured in a scenario."""
+        return not self.settings.only or match in self.settings.only
 
     @property
     def safe(self) -> bool:
@@ -100,6 +118,5 @@ def entries(names: list[str]) -> list[Entry]:
     return [
         Entry(name, variant, peer, settings)
         for name, peer in chosen.items()
-        for variant, settings in (("default", peer.default), ("best", peer.best))
-        if settings is not None
+        for variant, settings in peer.variants.items()
     ]

@@ -51,6 +51,7 @@ class Rounds:
                 self._match(contest, match, chosen)
 
     def _match(self, contest: Contest, match: Match, chosen: list[Entry]) -> None:
+        chosen = [entry for entry in chosen if entry.competes(match.name)]
         for number in range(0 if match.warm else 1, self._report.repeat + 1):
             for entry in chosen:
                 self._once(contest, match, entry, counts=number > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ class Backoff(Struct, frozen=True):
             so that jobs that failed together do not come back together.
 
     Raises:
-        ValueError: A negative number, a factor below 1 or a jitter above 1.
+        ValueError: A negative or no finite number, a factor below 1, a jitter above 1.
 
     Example:
         >>> Backoff(base=1, jitter=0).delay(3)
@@ -52,7 +53,11 @@ class Backoff(Struct, frozen=True):
     def __post_init__(self) -> None:
         force_setattr(self, "base", plain_seconds(self.base))
         force_setattr(self, "maximum", plain_seconds(self.maximum))
-        if min(self.base, self.maximum, self.jitter) < 0:
+        numbers = (self.base, self.factor, self.maximum, self.jitter)
+        if not all(map(math.isfinite, numbers)):
+            msg = f"a backoff is made of finite numbers: {self}"
+            raise ValueError(msg)
+        if min(numbers) < 0:
             msg = f"a backoff can't be negative: {self}"
             raise ValueError(msg)
         if self.factor < 1 or self.jitter > 1:

@@ -74,6 +74,11 @@ class Phrase(str):
         return made
 
 
+def phrase_of(error: RmqarqError) -> Phrase:
+    """Give the sentence of an error as a part of another."""
+    return Phrase(error.template, **error.params)
+
+
 def _rebuild(
     kind: type[RmqarqError], template: str, params: dict[str, Any]
 ) -> RmqarqError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gettext
 import os
 import re
 from functools import cache
@@ -13,6 +12,7 @@ from rmqarq.errors import Phrase, RmqarqError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from gettext import NullTranslations
 
 LOCALE = Path(__file__).parent / "locale"
 DOMAIN = "rmqarq"
@@ -32,8 +32,10 @@ def chosen_language(language: str) -> str:
 
 
 @cache
-def catalogue(language: str) -> gettext.NullTranslations:
+def catalogue(language: str) -> NullTranslations:
     """Load the sentences of a language; English stands in the code itself."""
+    import gettext  # here: English needs none of it
+
     if language != "zh":
         return gettext.NullTranslations()
     return gettext.translation(DOMAIN, LOCALE, languages=["zh_CN"], fallback=True)
@@ -41,7 +43,9 @@ def catalogue(language: str) -> gettext.NullTranslations:
 
 def translated(sentence: str, language: str) -> str:
     """Give a sentence or word in a language; one that is not known stays English."""
-    return catalogue(language).gettext(sentence) if sentence else sentence
+    if language != "zh" or not sentence:  # gettext gives its header for no sentence
+        return sentence
+    return catalogue(language).gettext(sentence)
 
 
 def render(error: BaseException, language: str) -> str:

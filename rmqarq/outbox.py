@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from rmqarq.errors import EncodeError, PartlyEnqueued
+from rmqarq.errors import EncodeError, PartlyEnqueued, phrase_of
 from rmqarq.job import new_job_id
 from rmqarq.message import Message
 from rmqarq.middleware import enqueue_chain
@@ -199,7 +199,7 @@ def partly(
         "{failed} of {total} jobs were not stored for certain; the first: {problem}",
         failed=len(errors),
         total=len(handles),
-        problem=str(first),
+        problem=phrase_of(first),
     )
     error.failures = dict(errors)
     error.jobs = [

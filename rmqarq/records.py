@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -100,6 +99,8 @@ def fields_of(
 
 def as_line(fields: Mapping[str, Any], *, ascii_only: bool = False) -> str:
     """Write fields as one line of JSON; no character in it ends a line."""
+    import json  # here: few logs are JSON, and every worker is started
+
     text = json.dumps(fields, ensure_ascii=ascii_only, allow_nan=False)
     return text.translate(_BREAKS)
 

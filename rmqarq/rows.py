@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rmqarq.errors import EncodeError, PartlyMapped, Phrase
+from rmqarq.errors import EncodeError, PartlyMapped, phrase_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
@@ -177,7 +177,7 @@ def _partly(task: str, failures: dict[range, RmqarqError], sent: int) -> PartlyM
         failed=sum(map(len, failures)),
         sent=sent,
         task=task,
-        problem=_said(first),
+        problem=phrase_of(first),
     )
     error.failures = dict(failures)
     error.sent = sent
@@ -192,15 +192,10 @@ def _in_row(error: EncodeError, first: int, size: int) -> EncodeError:
             "rows {first} to {last}: {problem}; a smaller chunk may help",
             first=first,
             last=first + size - 1,
-            problem=_said(error),
+            problem=phrase_of(error),
         )
     found = EncodeError(
-        "row {row}: {problem}", row=first + error.row, problem=_said(error)
+        "row {row}: {problem}", row=first + error.row, problem=phrase_of(error)
     )
     found.row = first + error.row
     return found
-
-
-def _said(error: RmqarqError) -> Phrase:
-    """Give the sentence of an error as a part of another."""
-    return Phrase(error.template, **error.params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from datetime import timedelta
@@ -365,6 +364,8 @@ def _problem(kind: Any, error: msgspec.ValidationError) -> str:
 
 
 def _warn_unknown(prefix: str, variable: str, known: Mapping[str, Any]) -> None:
+    import difflib  # here: names are seldom wrong
+
     names = [prefix + name.upper() for name in known]
     nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0.85)
     if nearest:

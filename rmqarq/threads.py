@@ -6,9 +6,6 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
-
 R = TypeVar("R")
 
 
@@ -22,6 +19,8 @@ class Threads:
     """
 
     def __init__(self, most: int) -> None:
+        import anyio  # here: who only enqueues needs none of it
+
         self._limiter = anyio.CapacityLimiter(most)
         self._lock = threading.Lock()
         self._busy = 0
@@ -40,6 +39,7 @@ class Threads:
         self, fn: Callable[..., R], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> R:
         """Run `fn` in a thread and wait for it."""
+        import anyio.to_thread  # here: as above
 
         def counted() -> R:
             self._count(1)

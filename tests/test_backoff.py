@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +35,13 @@ def test_base_and_maximum_may_be_timedeltas() -> None:
     assert waits(backoff, 3) == [60.0, 120.0, 180.0]
     with pytest.raises(ValueError, match="negative"):
         Backoff(timedelta(seconds=-1))
+
+
+@pytest.mark.parametrize("name", ["base", "factor", "maximum", "jitter"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_backoff_is_made_of_finite_numbers(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Backoff(**{name: value})
 
 
 def test_a_base_of_0_never_waits() -> None:

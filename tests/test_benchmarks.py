@@ -164,6 +164,14 @@ def test_a_library_is_not_tried_at_what_it_does_not_have() -> None:
     assert contest.obstacle("delayed", ENTRIES["rmqarq/best"]) is None
 
 
+def test_a_variant_may_compete_in_some_scenarios_alone() -> None:
+    classic, best = ENTRIES["rmqarq/classic"], ENTRIES["rmqarq/best"]
+    assert {m.name for m in MATCHES if classic.competes(m.name)} == {"latency"}
+    assert all(best.competes(match.name) for match in MATCHES)
+    named = {name for each in ENTRIES.values() for name in each.settings.only}
+    assert named <= {match.name for match in MATCHES}
+
+
 def test_slow_libraries_get_fewer_jobs() -> None:
     match = Match("m", "", 1000, "down")
     assert [match.jobs(weight, 1) for weight in (0.5, 1, 4)] == [500, 1000, 1000]

@@ -18,7 +18,8 @@ import os
 
 URL = os.environ.get("RMQARQ_URL", "amqp://guest:guest@localhost:5672/")
 REDIS = os.environ.get("BENCH_REDIS", "redis://localhost:6379")
-BEST = os.environ.get("BENCH_VARIANT") == "best"  # the library's best settings
+VARIANT = os.environ.get("BENCH_VARIANT", "default")  # or best, classic, quorum
+BEST = VARIANT != "default"  # the library's best settings
 QUEUE = "benchmark"
 AT_ONCE = 500  # concurrent publishes of one gather
 CONCURRENCY, PREFETCH = 100, 110

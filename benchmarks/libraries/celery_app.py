@@ -1,5 +1,7 @@
 """Celery: prefork and unconfirmed as it comes; at its best threads, confirmed.
 
+On quorum queues it has delays by itself, which want topic exchanges.
+
 It has no interface for many calls at once. Its tasks are synchronous.
 """
 
@@ -7,7 +9,7 @@ from datetime import UTC, datetime
 
 from celery import Celery
 
-from benchmarks.libraries import BEST, QUEUE, URL
+from benchmarks.libraries import BEST, QUEUE, URL, VARIANT
 from benchmarks.tally import blocking_job
 
 app = Celery("benchmark", broker=URL)
@@ -17,6 +19,9 @@ if BEST:
     app.conf.task_ignore_result = True
     app.conf.worker_prefetch_multiplier = 4
     app.conf.worker_send_task_events = False
+if VARIANT == "quorum":
+    app.conf.task_default_queue_type = "quorum"
+    app.conf.task_default_exchange_type = "topic"
 
 job = app.task(name="job")(blocking_job)
 

@@ -4,10 +4,10 @@
 """
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
-from benchmarks.libraries import BEST, CONCURRENCY, PREFETCH, QUEUE, URL
+from benchmarks.libraries import BEST, CONCURRENCY, PREFETCH, QUEUE, URL, VARIANT
 from benchmarks.tally import job as tallied
 from rmqarq import App, Worker
 
@@ -18,7 +18,13 @@ CHUNK = 10_000
 
 def _app(run):
     prefetch = 1000 if BEST else PREFETCH
-    app = App(URL, queue=QUEUE, concurrency=CONCURRENCY, prefetch=prefetch)
+    app = App(
+        URL,
+        queue=QUEUE,
+        queue_type="classic" if VARIANT == "classic" else "quorum",
+        concurrency=CONCURRENCY,
+        prefetch=prefetch,
+    )
 
     @app.task
     async def job(number: int, text: str) -> None:
@@ -46,10 +52,10 @@ class Producer:
         await self._app.enqueue_many([self._job.job(i, "x") for i in range(n)])
 
     async def defer_many(self, n, due):
+        at = datetime.fromtimestamp(due, UTC)
         for start in range(0, n, CHUNK):
-            left = due - time.time()
             numbers = range(start, min(n, start + CHUNK))
-            jobs = [self._job.job(i, "x").defer(left) for i in numbers]
+            jobs = [self._job.job(i, "x").defer(at) for i in numbers]
             await self._app.enqueue_many(jobs)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import secrets
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -98,7 +98,7 @@ class Connection:
         self, amqp: aiormq.Connection, protocol: TapProtocol, endpoint: Endpoint
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.id = secrets.token_hex(4)
+        self.id = os.urandom(4).hex()
         self.end: asyncio.Future[str] = loop.create_future()
         self.ensured: set[str | Rung | Binding] = set()
         self.plugin: bool | None = None

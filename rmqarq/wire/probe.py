@@ -9,7 +9,7 @@ the end of a binding that does not exist.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msgspec import Struct
@@ -210,7 +210,7 @@ async def publishing(connection: Connection) -> Publishing:
 
 async def _publish(connection: Connection) -> None:
     channel = await connection.channel(confirms=True)
-    key = secrets.token_hex(16)
+    key = os.urandom(16).hex()
     await connection.call(channel.basic_publish(b"", routing_key=key))
     # after the publish the broker reads us no more under an alarm, this included
     await connection.call(channel.close())
@@ -254,7 +254,7 @@ async def _refused(connection: Connection, request: Request) -> str | None:
 def _request(permission: Permission, queue: str) -> Request:
     """Find the request that tells of a permission and does nothing else."""
     kind, what, name = permission.kind, permission.what, permission.name
-    nothing = secrets.token_hex(16)
+    nothing = os.urandom(16).hex()
     if (kind, what) == ("read", "queue"):
         arguments = {"x-priority": NO_PRIORITY}
         return lambda channel: channel.basic_consume(

@@ -25,6 +25,7 @@ from rmqarq import (
     QueueFull,
     TopologyMismatch,
 )
+from rmqarq.language import render
 from tests.broker.kit import (
     ROOT,
     channel_to,
@@ -204,6 +205,9 @@ async def test_a_full_queue_refuses_and_partly_enqueued_says_which(
             assert [at for at, job in enumerate(error.jobs) if job is not None] == [30]
             assert error.jobs[30].queue == elsewhere
             assert str(error).startswith("60 of 61 jobs were not stored")
+            in_chinese = render(error, "zh")
+            assert render(error.failures[0], "zh") in in_chinese
+            assert "refused" not in in_chinese
             await wait_for_count(broker.url, queue, ready=stored + 1)
             await wait_for_count(broker.url, elsewhere, ready=1)
         finally:
