@@ -88,7 +88,9 @@ class Connection:
         plugin: Whether delays go by the delayed-message plugin here; `None` until
             somebody has looked.
         throwing_away: Held while a throw-away channel is open.
+        declaring: Held while something is declared, so that it is declared once.
         frame_max: The largest frame, in bytes; 0 means no limit.
+        heartbeat: What was agreed upon, in seconds; 0 for none.
         endpoint: The broker it leads to.
         server_version: The version that the broker tells, such as `(3, 10, 8)`.
         product: What the broker calls itself, such as `RabbitMQ`.
@@ -103,6 +105,7 @@ class Connection:
         self.ensured: set[str | Rung | Binding] = set()
         self.plugin: bool | None = None
         self.throwing_away = asyncio.Lock()
+        self.declaring = asyncio.Lock()
         self.frame_max = int(amqp.connection_tune.frame_max or 0)
         self.tap = protocol
         self.endpoint = endpoint
@@ -111,8 +114,8 @@ class Connection:
         self._amqp = amqp
         self._background: set[asyncio.Task[Any]] = set()
         self._watchers: list[Callable[[], None]] = []
-        heartbeat = int(amqp.connection_tune.heartbeat or 0)
-        self._pulse = Pulse(protocol, heartbeat, self.abort)
+        self.heartbeat = int(amqp.connection_tune.heartbeat or 0)
+        self._pulse = Pulse(protocol, self.heartbeat, self.abort)
         protocol.limit_frames(self.frame_max)
         protocol.on_lost = self._on_lost
         protocol.on_change = self._on_change
@@ -176,6 +179,8 @@ class Connection:
         coroutine: Coroutine[Any, Any, T],
         timeout: float = RPC_TIMEOUT,
         orphaned: Callable[[T], Coroutine[Any, Any, Any]] | None = None,
+        *,
+        vital: bool = True,
     ) -> T:
         """Run one call of aiormq to its end, whatever becomes of the link.
 
@@ -185,6 +190,8 @@ class Connection:
             coroutine: The call.
             timeout: Seconds after which the link is taken for dead.
             orphaned: What to do with a result that nobody waits for any more.
+            vital: `False` spares the link: it is one queue that may not answer, for
+                want of its leader or node.
 
         Raises:
             ConnectionLost: The link broke, or no answer came within `timeout` seconds.
@@ -201,8 +208,11 @@ class Connection:
                 task.add_done_callback(partial(self._clean_up, orphaned))
             raise
         if not task.done():
+            silence = Phrase("no answer within {seconds:g} s", seconds=timeout)
+            if self.alive and not vital:
+                raise Lost("the broker does not get to it: {cause}", cause=silence)
             if not self.end.done() and self.blocked is None:
-                self.abort(Phrase("no answer within {seconds:g} s", seconds=timeout))
+                self.abort(silence)
             raise self.lost()
         if task.cancelled():  # aiormq's word for a heartbeat missed
             raise self.lost()

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
-from rmqarq.errors import Phrase
+from rmqarq.errors import ConnectionLost, Phrase
 from rmqarq.wire import frames, properties
-from rmqarq.wire.connection import retrieve
+from rmqarq.wire.connection import RPC_TIMEOUT, retrieve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from aiormq.abc import AbstractChannel
 
     from rmqarq.wire.connection import Connection
     from rmqarq.wire.frames import Deliver, Event
 
+T = TypeVar("T")
 
 END_TIMEOUT = 3.0
 
@@ -152,6 +153,8 @@ class Consumer:
         self._channel = channel
         self._on_delivery = on_delivery
         self._open = True
+        self._deaf = False
+        self._hung = False
         self._tag: str | None = None
         self._renewal: asyncio.Future[None] | None = None
         self.last_tag = 0
@@ -163,6 +166,11 @@ class Consumer:
     def usable(self) -> bool:
         """Whether deliveries may still be settled."""
         return self._open and self._connection.alive
+
+    @property
+    def heartbeat(self) -> int:
+        """The heartbeat of its link, in seconds; 0 for none."""
+        return self._connection.heartbeat
 
     @property
     def unsettled(self) -> int:
@@ -178,31 +186,41 @@ class Consumer:
         """
         self._connection.distrust_stalls()
         self._connection.tap.register(self._channel.number, self._on_event)
-        call = self._connection.call
-        await call(self._channel.basic_qos(prefetch_count=self.source.prefetch))
+        await self._call(self._channel.basic_qos(prefetch_count=self.source.prefetch))
         await self._ask()
 
     async def renew(self) -> None:
         """Ask the broker once more for messages, in case it has forgotten us.
 
         Raises:
-            ConnectionLost: The link broke.
+            ConnectionLost: The link broke, or there was no answer: it ends, then.
             ChannelRefused: The queue is gone.
         """
         # to its end, whoever waits: a consumer that nobody knows can't be cancelled
         self._renewal = asyncio.ensure_future(self._renew())
         self._renewal.add_done_callback(retrieve)
-        await asyncio.shield(self._renewal)
+        try:
+            await asyncio.shield(self._renewal)
+        except ConnectionLost:
+            if not self.unsettled:
+                self.discard(hung=True)  # another channel may not hang
+            raise
 
     async def _renew(self) -> None:
         former = self._tag
         await self._ask()
         if former is not None:
-            await self._connection.call(self._channel.basic_cancel(former))
+            await self._call(self._channel.basic_cancel(former))
 
     async def _ask(self) -> None:
         asked = self._channel.basic_consume(self.source.queue, _unused)
-        self._tag = (await self._connection.call(asked)).consumer_tag
+        self._tag = (await self._call(asked)).consumer_tag
+
+    async def _call(
+        self, coroutine: Coroutine[Any, Any, T], timeout: float = RPC_TIMEOUT
+    ) -> T:
+        """Call aiormq; a queue that does not answer is not worth the link of all."""
+        return await self._connection.call(coroutine, timeout, vital=False)
 
     async def cancel(self) -> None:
         """Stop deliveries; when this returns none will come any more.
@@ -211,12 +229,15 @@ class Consumer:
             ConnectionLost: The link broke.
             ChannelRefused: The channel is gone.
         """
-        if self._renewal is not None:
-            await asyncio.wait((self._renewal,))
-        tag, self._tag = self._tag, None
-        if tag is not None and self.usable:
-            cancel = self._channel.basic_cancel(tag)
-            await self._connection.call(cancel, timeout=END_TIMEOUT)
+        try:
+            if self._renewal is not None:
+                await asyncio.wait((self._renewal,), timeout=END_TIMEOUT)
+            tag, self._tag = self._tag, None
+            if tag is not None and self.usable:
+                await self._call(self._channel.basic_cancel(tag), END_TIMEOUT)
+        finally:
+            # a renewal without an answer may have left a consumer that can't be named
+            self._deaf = True
 
     async def close(self) -> None:
         """Close the channel; the broker has handled every ack when this returns.
@@ -228,10 +249,16 @@ class Consumer:
         if not self.usable:
             return
         self._end(Phrase("closed by us"))
-        await self._connection.call(self._channel.close(), timeout=END_TIMEOUT)
+        await self._call(self._channel.close(), END_TIMEOUT)
 
-    def discard(self) -> None:
-        """Close the channel in the background: nobody wants its deliveries."""
+    def discard(self, *, hung: bool = False) -> None:
+        """Close the channel in the background: nobody wants its deliveries.
+
+        Args:
+            hung: The broker did not answer on it. Should it do so after all, the link
+                must go: nothing else gives back what it delivers.
+        """
+        self._hung = hung
         self._end(Phrase("not wanted any more"))
         if self._connection.alive:
             self._connection.later(self._channel.close())
@@ -257,10 +284,14 @@ class Consumer:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, frames.Deliver):
-            if self._open:  # else it comes back: we have asked to close the channel
+            if self._hung:
+                # aiormq gives up a close without an answer, and never writes it
+                self._connection.abort(Phrase("an answer came too late"))
+            elif self._open and not self._deaf:
                 self.last_tag = event.tag
                 self._tags.add(event.tag)
                 self._on_delivery(Delivery(self, event))
+            # else it comes back when the channel is closed
         elif isinstance(event, frames.Closed):
             self._end(event.text)
         elif isinstance(event, frames.Cancelled):

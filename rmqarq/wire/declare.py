@@ -35,6 +35,10 @@ _INEQUIVALENT = re.compile(
 )
 
 
+_AWAY = "down or inaccessible"
+"""RabbitMQ's words for a classic queue whose node is down; its code is 404, too."""
+
+
 async def declare(connection: Connection, topology: Topology) -> None:
     """Declare exchanges, queues and bindings that are not there yet.
 
@@ -101,9 +105,13 @@ async def depths(
 
     All share a channel, but RabbitMQ closes it at each queue that is missing (404).
 
+    Of a quorum queue whose leader does not answer, RabbitMQ says that it is empty and
+    has no consumers (`rabbit_quorum_queue`).
+
     Raises:
         AccessRefused: The user may not look at one.
-        ConnectionLost: The link broke.
+        ConnectionLost: The link broke, or one did not answer.
+        Unroutable: The node that holds one is down.
     """
     found: dict[str, Depth | None] = {}
     left = deque(queues)
@@ -112,14 +120,14 @@ async def depths(
             async with throw_away(connection) as channel:
                 while left:
                     declared = channel.queue_declare(left[0], passive=True)
-                    answer = await connection.call(declared)
+                    answer = await connection.call(declared, vital=False)
                     shown = Depth(answer.message_count or 0, answer.consumer_count or 0)
                     found[left.popleft()] = shown
         except ChannelRefused as error:
             if not left:
                 raise
             missing = left.popleft()
-            if error.code != 404:
+            if error.code != 404 or _AWAY in error.text:
                 raise explained(error, missing) from error
             found[missing] = None
     return found
@@ -177,12 +185,12 @@ async def require(connection: Connection, queue: str) -> None:
     """Check that a queue exists, and change nothing.
 
     Raises:
-        ConfigurationError: It does not exist.
+        QueueMissing: It does not exist.
         AccessRefused: The user may not look at it.
         ConnectionLost: The link broke.
     """
     if await count(connection, queue) is None:
-        raise ConfigurationError(
+        raise QueueMissing(
             "the queue {queue} does not exist, and declare='passive' makes none",
             queue=repr(queue),
         )
@@ -209,6 +217,12 @@ def explained(error: ChannelRefused, name: str) -> RmqarqError:
     if error.code == 403:
         return AccessRefused(
             "the broker refuses access to {name}: {text}",
+            name=repr(name),
+            text=error.text,
+        )
+    if error.code == 404 and _AWAY in error.text:
+        return Unroutable(
+            "the node that holds {name} is down: {text}",
             name=repr(name),
             text=error.text,
         )

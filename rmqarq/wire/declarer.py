@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,6 @@ class Declarer:
         self._settings = settings
         self._foreign = foreign
         self._names = Names(settings.prefix)
-        self._declaring = asyncio.Lock()
         # nobody can see over AMQP whether a queue is bound to the plugin's exchange,
         # and an unbound one loses its jobs: where we bind none, it must be asked for
         self._looks = settings.delays == "plugin" or (
@@ -130,7 +128,7 @@ class Declarer:
         """
         if connection.ensured.issuperset(needs):
             return
-        async with self._declaring:
+        async with connection.declaring:
             # bindings last: their queues must be there
             for need in sorted(needs, key=lambda need: isinstance(need, Binding)):
                 if need not in connection.ensured:
@@ -145,7 +143,7 @@ class Declarer:
             ConnectionLost: The link broke.
         """
         if connection.plugin is None and self._looks:
-            async with self._declaring:
+            async with connection.declaring:
                 if connection.plugin is None:
                     connection.plugin = await self._look(connection)
         return bool(connection.plugin)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rmqarq.errors import (
     BrokerBlocked,
@@ -74,6 +74,22 @@ class Receipt:
         self.errors[tag - self.first] = error
 
 
+class Turn(NamedTuple):
+    """Somebody who waits for room.
+
+    Attributes:
+        come: True when the room is kept for it, False when there will be none.
+        number: How many publications.
+        size: The bytes of their bodies.
+        deadline: When it is too late, by the clock of the loop.
+    """
+
+    come: asyncio.Future[bool]
+    number: int
+    size: int
+    deadline: float
+
+
 class PublishChannel:
     """One channel in confirm mode, used for nothing else.
 
@@ -89,13 +105,16 @@ class PublishChannel:
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
         self._retired = False
+        self._close_at = 0.0
         self._open = True
         self._next = 1
         self._low = 1
         self._pending: dict[int, Receipt] = {}
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
-        self._room: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._room: deque[Turn] = deque()
+        self._kept = 0
+        self._kept_bytes = 0
         self._routes: dict[tuple[str, str], bytes] = {}
         self._sweeping = False
         self._id = connection.id.encode() + b"."
@@ -114,40 +133,71 @@ class PublishChannel:
         """Seconds since it was opened."""
         return self._loop.time() - self._opened_at
 
-    def retire(self) -> None:
-        """Close it as soon as all that was sent has its end; send nothing more."""
+    def retire(self, linger: float = 0.0) -> None:
+        """Close it as soon as all that was sent has its end; send nothing more.
+
+        Args:
+            linger: Seconds until then at least: what has met its deadline may still
+                be stored, but not after the end of the channel.
+        """
         self._retired = True
+        self._close_at = self._loop.time() + linger
         self._let_in()
+        if linger:
+            self._loop.call_later(linger, self._close_if_done)
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._retired and not self._pending and self._open:
+        if not self._retired or self._loop.time() < self._close_at:
+            return
+        if not self._pending and self._open:
             self._open = False
             self.connection.unwatch(self._let_in)
             self.connection.later(self._close())
 
     async def _close(self) -> None:
         async with self.connection.throwing_away:
-            await self.connection.call(self._channel.close())
+            await self.connection.call(self._channel.close(), vital=False)
 
     def has_room(self, count: int) -> bool:
         """Whether `count` publications may be sent without waiting."""
         return not self._room and self._fits(count) and not self._held_up
 
-    async def wait_for_room(self, count: int, deadline: float) -> None:
-        """Wait until `count` publications fit, the channel ends, or it is too late.
+    async def wait_for_room(self, count: int, size: int, deadline: float) -> None:
+        """Wait until publications fit, the channel ends, or it is too late.
+
+        They must be sent in the very step in which this returns: the room that was
+        kept for them until then is kept no longer.
+
+        Args:
+            count: How many.
+            size: The bytes of their bodies.
+            deadline: Time of the event loop.
 
         Raises:
             BrokerBlocked: The broker has stopped reading us and did not resume.
-            OutcomeUnknown: The window stayed full: the broker does not confirm.
+            ConnectionFailed: The window stayed full: the broker does not confirm.
         """
-        while self.usable and not self.has_room(count):
-            turn = self._loop.create_future()
-            self._room.append((turn, deadline))
-            self._watch_deadlines()
-            await turn
-            if self._fits(count) and not self._held_up:
-                return
+        if not self.usable or self.has_room(count):
+            return
+        turn = Turn(self._loop.create_future(), count, size, deadline)
+        self._room.append(turn)
+        self._watch_deadlines()
+        try:
+            has_room = await turn.come
+        except asyncio.CancelledError:
+            if turn.come.done() and not turn.come.cancelled() and turn.come.result():
+                self._keep_no_longer(turn)
+            raise
+        if has_room:
+            self._keep_no_longer(turn)
+        elif self.usable:
+            raise self.too_late(sent=False)
+
+    def _keep_no_longer(self, turn: Turn) -> None:
+        self._kept -= turn.number
+        self._kept_bytes -= turn.size
+        self._loop.call_soon(self._let_in)  # who comes next, if this one does not send
 
     def send(self, batch: Sequence[Publication], deadline: float) -> Receipt:
         """Number the publications and write them: now, or at the end of this turn.
@@ -188,10 +238,9 @@ class PublishChannel:
         return tap.blocked is not None or tap.paused
 
     def _fits(self, count: int) -> bool:
-        pending = len(self._pending)
-        return (
-            pending == 0 or pending + count <= WINDOW
-        ) and self._unsent_bytes < UNSENT
+        taken = len(self._pending) + self._kept
+        unsent = self._unsent_bytes + self._kept_bytes
+        return (taken == 0 or taken + count <= WINDOW) and unsent < UNSENT
 
     def _method(self, publication: Publication) -> bytes:
         route = (publication.exchange, publication.routing_key)
@@ -265,16 +314,24 @@ class PublishChannel:
         self._let_in()
 
     def _let_in(self) -> None:
-        """Wake those who wait for room; each looks for itself."""
+        """Keep room for those who wait, in their order.
+
+        Nobody passes the first one: many small ones would starve a batch.
+        """
         if self._held_up and self.usable:
             return
-        places = WINDOW - len(self._pending)
-        closed = not self.usable
-        while self._room and (places > 0 or closed):
-            turn, _ = self._room.popleft()
-            if not turn.done():
-                places -= 1
-                turn.set_result(None)
+        now = self._loop.time()
+        while self._room:
+            turn = self._room[0]
+            if not turn.come.done():
+                in_time = self.usable and turn.deadline > now
+                if in_time and not self._fits(turn.number):
+                    return
+                if in_time:
+                    self._kept += turn.number
+                    self._kept_bytes += turn.size
+                turn.come.set_result(in_time)
+            self._room.popleft()
 
     def _watch_deadlines(self) -> None:
         if not self._sweeping:
@@ -283,14 +340,16 @@ class PublishChannel:
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for turn, deadline in self._room:
-            if deadline <= now and not turn.done():
-                turn.set_exception(self.too_late(sent=False))
+        for turn in self._room:
+            if turn.deadline <= now and not turn.come.done():
+                turn.come.set_result(False)
+        # nobody else takes them out while the broker is blocked
+        self._room = deque(turn for turn in self._room if not turn.come.done())
         late = [tag for tag, each in self._pending.items() if each.deadline <= now]
         for tag in late:
             self._pending.pop(tag).settle(tag, self.too_late())
+        self._let_in()  # the first one may have gone
         if late:
-            self._let_in()
             self._close_if_done()
         self._sweeping = bool(self._pending or self._room)
         if self._sweeping:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rmqarq.errors import (
     ConnectionFailed,
     ConnectionLost,
+    OutcomeUnknown,
     Phrase,
     QueueFull,
     RmqarqError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rmqarq.wire.publication import Publication
 
 RENEWAL = 0.1
+LINGER = 60.0
 ALONE = 16
 
 
@@ -86,15 +88,17 @@ class Sender:
         return receipt.errors
 
     def _doubt(self, channel: PublishChannel, errors: dict[int, RmqarqError]) -> None:
-        """Open another channel after a nack; its cause may be the channel.
+        """Open another channel after a nack, or no answer: it may be the cause.
 
         One that is first used while the node of a quorum queue's leader dies asks that
         node until it is back (RabbitMQ, `rabbit_fifo_client`); a new one does not.
         """
-        nacked = any(isinstance(error, QueueFull) for error in errors.values())
-        if nacked and self._channel is channel and channel.age > RENEWAL:
+        if self._channel is not channel or channel.age <= RENEWAL:
+            return
+        kinds = {type(error) for error in errors.values()}
+        if QueueFull in kinds or OutcomeUnknown in kinds:
             self._channel = None
-            channel.retire()
+            channel.retire(LINGER if OutcomeUnknown in kinds else 0.0)
 
     def _ready(self, channel: PublishChannel, batch: Sequence[Publication]) -> bool:
         if not channel.usable or not channel.has_room(len(batch)):
@@ -120,7 +124,8 @@ class Sender:
                     ready = await self._declarer.prepare(channel.connection, batch)
             except TimeoutError:
                 raise channel.too_late(sent=False) from None
-            await channel.wait_for_room(len(batch), deadline)
+            size = sum(len(each.body) for each in ready)
+            await channel.wait_for_room(len(ready), size, deadline)
             needs = {need for each in ready for need in each.needs}
             if channel.usable and channel.connection.ensured >= needs:
                 return channel, ready

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rmqarq.errors import ConnectionFailed, Phrase, RmqarqError, TransportError
+from rmqarq.errors import (
+    BrokerBlocked,
+    ConnectionFailed,
+    ConnectionLost,
+    OutcomeUnknown,
+    Phrase,
+    RmqarqError,
+    TransportError,
+)
 from rmqarq.url import parse_urls
 from rmqarq.wire import declare
 from rmqarq.wire.connection import ChannelRefused
 from rmqarq.wire.consumer import Consumer, Delivery, Source
 from rmqarq.wire.declarer import Declarer
-from rmqarq.wire.delay import every_rung
 from rmqarq.wire.link import Link
 from rmqarq.wire.names import Names
 from rmqarq.wire.sender import Sender
@@ -21,11 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from rmqarq.settings import Settings
+    from rmqarq.wire.declare import Depth
     from rmqarq.wire.opening import Dial
     from rmqarq.wire.publication import Publication
 
 CHUNK = 500
+GIVEN_UP = (ConnectionFailed, BrokerBlocked, OutcomeUnknown)
+"""What a window meets at its deadline: the next one would only meet it, too."""
 IN_FLIGHT = 2
+STIR = 1.0
 CLOSE_GRACE, POLL = 5.0, 0.01
 PROBES, PROBE_PAUSE = 3, 0.3
 
@@ -213,18 +225,18 @@ class Transport:
         patience: float,
         errors: dict[int, RmqarqError],
     ) -> None:
-        """Publish window after window; without a broker the rest fails at once."""
+        """Publish window after window; once a whole one fails, the rest is not sent."""
         loop = asyncio.get_running_loop()
-        gone: RmqarqError | None = None
+        rest: RmqarqError | None = None
         for start, chunk in chunks:
-            if gone is not None:
-                failed = dict.fromkeys(range(len(chunk)), gone)
+            if rest is not None:
+                failed = dict.fromkeys(range(len(chunk)), rest)
             else:
                 deadline = loop.time() + patience
                 failed = await self._sender.send(chunk, deadline)
+                if len(failed) == len(chunk) and isinstance(failed[0], GIVEN_UP):
+                    rest = _unsent(failed[0])
             errors.update({start + at: error for at, error in failed.items()})
-            if len(failed) == len(chunk) and isinstance(failed[0], ConnectionFailed):
-                gone = failed[0]
 
     async def consume(
         self, source: Source, on_delivery: Callable[[Delivery], None]
@@ -249,6 +261,9 @@ class Transport:
         consumer = Consumer(connection, channel, source, on_delivery)
         try:
             await consumer.start()
+        except ConnectionLost:
+            consumer.discard(hung=True)
+            raise
         except asyncio.CancelledError:
             consumer.discard()
             raise
@@ -257,22 +272,59 @@ class Transport:
             raise declare.explained(error, source.queue) from error
         return consumer
 
-    async def count(self, queues: Iterable[str]) -> dict[str, int]:
-        """Count the ready messages of each queue; a missing one has none.
+    async def depths(self, queues: Iterable[str]) -> dict[str, Depth | None]:
+        """Look at queues; `None` for each that is not there.
 
         Raises:
-            TransportError: The link broke.
+            TransportError: The link broke, or one could not be asked.
             AccessRefused: The user may not look.
         """
-        connection = await self._consume_link.connection()
-        found = await declare.depths(connection, queues)
-        return {
-            queue: 0 if each is None else each.ready for queue, each in found.items()
-        }
+        return await declare.depths(await self._consume_link.connection(), queues)
 
-    def all_rungs(self) -> list[str]:
-        """The names of the queues that may hold delayed messages of the prefix."""
-        return [self._names.rung(rung.label) for rung in every_rung()]
+    async def count(self, queues: Iterable[str]) -> int:
+        """Count the ready messages of queues together; a missing one has none.
+
+        Raises:
+            TransportError: As for `depths`.
+            AccessRefused: As for `depths`.
+        """
+        found = (await self.depths(queues)).values()
+        return sum(each.ready for each in found if each is not None)
+
+    async def stir(self, queue: str) -> bool:
+        """Consume from a queue for a moment, and give back what comes.
+
+        Returns:
+            Whether anything came.
+
+        Raises:
+            TransportError: The link broke, or the queue does not answer.
+            AccessRefused: The user may not read it.
+        """
+        connection = await self._consume_link.connection()
+        channel = await connection.channel()
+        came = asyncio.Event()
+
+        def on_delivery(delivery: Delivery) -> None:
+            delivery.release()
+            came.set()
+
+        consumer = Consumer(connection, channel, Source(queue, queue, 1), on_delivery)
+        hung = False
+        try:
+            await consumer.start()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STIR):
+                    await came.wait()
+            await consumer.cancel()
+        except ConnectionLost:
+            hung = True
+            raise
+        except ChannelRefused as error:
+            raise declare.explained(error, queue) from error
+        finally:
+            consumer.discard(hung=hung)
+        return came.is_set()
 
     async def close_consumers(self) -> None:
         """Close the consuming connection; the next consumer makes it anew."""
@@ -294,3 +346,14 @@ def _chunks(
 ) -> Iterator[tuple[int, Sequence[Publication]]]:
     for start in range(0, len(publications), CHUNK):
         yield start, publications[start : start + CHUNK]
+
+
+def _unsent(cause: RmqarqError) -> RmqarqError:
+    """Make the error of what is not sent any more after a window that failed."""
+    if isinstance(cause, ConnectionFailed):
+        return cause
+    error = ConnectionFailed(
+        "the broker did not get to this job before the deadline; it is not sent"
+    )
+    error.__cause__ = cause
+    return error

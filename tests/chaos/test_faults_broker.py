@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from anyio import to_thread
 
-from rmqarq import App, BrokerBlocked, PartlyEnqueued, Worker
+from rmqarq import (
+    App,
+    BrokerBlocked,
+    ConnectionFailed,
+    PartlyEnqueued,
+    TransportError,
+    Worker,
+)
 from tests.broker.kit import channel_to, running, until, wait_for_count
 from tests.chaos.tools import Counted, resident
 from tests.harness import admin
@@ -220,6 +227,46 @@ async def test_under_an_alarm_consumers_work_and_no_call_hangs(
     # blocked ones may be stored in the end; those of before ran, each once
     assert {tasks.runs[number] for number in range(300)} == {1}
     await wait_for_count(victim.url, f"{queue}_dlq", ready=1)
+
+
+async def test_who_is_sent_away_by_an_alarm_leaves_no_memory_behind(
+    victim: Broker, queue: str
+) -> None:
+    text = "x" * 900_000
+    async with App(victim.url, queue=queue, publish_deadline=0.3) as app:
+        load = app.ref("large")
+        await load.enqueue("the queue is there now")
+
+        async def be_sent_away() -> None:
+            calls = [load.enqueue(text) for _ in range(30)]
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(each, TransportError) for each in ends)
+
+        async with alarm(victim, "memory"):
+            await be_sent_away()  # some is sent before the broker says so
+            before = resident()
+            for _ in range(10):
+                await be_sent_away()
+            grown = (resident() - before) / MB
+    print(f"270 MB were not taken: {grown:.1f} MB more")
+    assert grown < 60
+
+
+async def test_a_batch_in_an_alarm_ends_by_one_deadline(
+    victim: Broker, queue: str
+) -> None:
+    async with App(victim.url, queue=queue, publish_deadline=1) as app:
+        task = app.ref("count")
+        await task.enqueue(-1)
+        specs = [task.job(n) for n in range(6000)]  # twelve windows
+        async with alarm(victim, "memory"):
+            began = time.monotonic()
+            with pytest.raises(PartlyEnqueued) as caught:
+                await app.enqueue_many(specs)
+            took = time.monotonic() - began
+    assert took < 5
+    assert len(caught.value.failures) == 6000
+    assert isinstance(caught.value.failures[5999], ConnectionFailed)  # not even sent
 
 
 async def test_a_long_alarm_is_waited_out_by_many_callers_in_little_memory(
