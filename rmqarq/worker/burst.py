@@ -20,6 +20,7 @@ class Look(Struct, frozen=True):
         horizon: When the last message this worker delayed itself is due.
         held: Messages in the rungs that this worker used itself.
         delayed: Messages in all rungs, when the burst waits for them; else 0.
+        unseen: Consumed queues that could not be counted.
     """
 
     now: float
@@ -29,16 +30,23 @@ class Look(Struct, frozen=True):
     horizon: float
     held: int
     delayed: int = 0
+    unseen: int = 0
 
     @property
     def busy(self) -> bool:
         """Whether the next look can wait for a whole interval."""
-        return bool(self.running or self.ready or self.now <= self.horizon)
+        waits = self.now <= self.horizon
+        return bool(self.running or self.ready or self.unseen or waits)
 
     @property
     def only_waits(self) -> bool:
         """Whether nothing is left but messages that are due later."""
-        return not (self.running or self.ready or self.delivered)
+        return not (self.running or self.ready or self.unseen or self.delivered)
+
+    @property
+    def stranded(self) -> bool:
+        """Whether messages wait here, and none comes."""
+        return bool(self.ready) and not (self.running or self.delivered)
 
     def idle(self, *, wait: bool) -> bool:
         """Tell whether there is nothing to do.
@@ -48,7 +56,7 @@ class Look(Struct, frozen=True):
         """
         if wait and self.running:
             return False
-        if self.delivered or self.ready or self.delayed:
+        if self.delivered or self.ready or self.delayed or self.unseen:
             return False
         if self.now <= self.horizon + SLACK:
             return False

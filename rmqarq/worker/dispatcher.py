@@ -106,8 +106,8 @@ class Dispatcher:
 
     @property
     def under_way(self) -> int:
-        """How many jobs run or wait for a slot."""
-        return len(self._roster) + len(self._waiting)
+        """How many jobs run, wait for a slot, or are being settled."""
+        return len(self._roster) + len(self._waiting) + len(self._settling)
 
     @property
     def expected(self) -> int:
@@ -160,15 +160,15 @@ class Dispatcher:
         else:
             self._waiting.add(delivery)
 
-    def note_loss(self, unsettled: int) -> None:
+    def note_loss(self, unsettled: int, heartbeat: int) -> None:
         """Take note that a consumer ended: its open deliveries come again.
 
         When only our side of a link has died, they do once the broker has noticed.
         """
-        self._roster.note_loss()
+        self._roster.note_loss(heartbeat)
         self._waiting.drop_dead()
         self._expected = self.expected + unsettled
-        self._expected_until = self._loop.time() + GHOST * self._settings.heartbeat
+        self._expected_until = self._loop.time() + GHOST * heartbeat
 
     def hold(self) -> None:
         """Start no more jobs."""
@@ -203,7 +203,7 @@ class Dispatcher:
     async def idle(self, seconds: float, unless: asyncio.Event) -> None:
         """Wait until nothing runs, but not longer than `seconds` or past `unless`."""
         end = self._loop.time() + seconds
-        while len(self._roster) and not unless.is_set():
+        while (self._roster or self._settling) and not unless.is_set():
             if self._loop.time() >= end:
                 return
             await asyncio.sleep(POLL)

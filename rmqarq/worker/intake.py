@@ -32,7 +32,8 @@ class Intake:
         transport: Where to consume.
         sources: What to consume.
         on_delivery: Called for each message, inside the reader.
-        on_loss: Called when a consumer has ended, with its open deliveries.
+        on_loss: Called when a consumer has ended, with its open deliveries and the
+            heartbeat of its link.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Intake:
         transport: Transport,
         sources: Sequence[Source],
         on_delivery: Callable[[Delivery], None],
-        on_loss: Callable[[int], None],
+        on_loss: Callable[[int, int], None],
     ) -> None:
         self._transport = transport
         self._sources = sources
@@ -49,6 +50,12 @@ class Intake:
         self._consumers: dict[str, Consumer] = {}
         self._without: dict[str, float] = {}
         self._keepers: list[asyncio.Task[None]] = []
+        self._wanted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def queues(self) -> list[str]:
+        """What is consumed, or should be."""
+        return [source.queue for source in self._sources]
 
     @property
     def unconsumed(self) -> dict[str, float]:
@@ -69,6 +76,11 @@ class Intake:
             keeper = asyncio.create_task(self._keep(source, each))
             self._keepers.append(keeper)
         await asyncio.gather(*ready)
+
+    def renew(self) -> None:
+        """Have every idle consumer renewed now."""
+        self._wanted.set_result(None)
+        self._wanted = asyncio.get_running_loop().create_future()
 
     async def failed(self) -> None:
         """Wait until the broker refuses a queue for good.
@@ -118,10 +130,16 @@ class Intake:
         """
         seen = consumer.last_tag
         while True:
-            await asyncio.wait((consumer.ended,), timeout=LOOK)
+            wanted = self._wanted
+            await asyncio.wait(
+                (consumer.ended, wanted),
+                timeout=LOOK,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             if consumer.ended.done():
                 return consumer.ended.result()
-            if consumer.last_tag == seen and not consumer.unsettled:
+            idle = consumer.last_tag == seen or wanted.done()
+            if idle and not consumer.unsettled:
                 with suppress(TransportError, ChannelRefused):
                     await consumer.renew()
             seen = consumer.last_tag
@@ -151,7 +169,7 @@ class Intake:
             ready.set_result(None)
         cause = await self._end_of(consumer)
         self._without[source.queue] = loop.time()
-        self._on_loss(consumer.unsettled)
+        self._on_loss(consumer.unsettled, consumer.heartbeat)
         log.warning(
             "the consumer of %(queue)s ended (%(cause)s); it is made anew",
             {"queue": source.queue, "cause": cause},
@@ -171,7 +189,7 @@ class Intake:
 def _pause_after(error: Exception) -> tuple[float, float]:
     """Say how long to wait, in seconds, from least to most.
 
-    A queue of somebody else may be away for long: while it is made anew, or while the
-    node that holds a classic one is down.
+    A queue that we do not declare may be away for long: while it is made anew, or while
+    the node that holds a classic one is down.
     """
     return (1.0, 3.0) if isinstance(error, QueueMissing) else (0.05, 0.5)

@@ -39,6 +39,17 @@ def hello(app: App[Any], queues: Sequence[str], settings: Settings) -> None:
             "concurrency": settings.concurrency,
         },
     )
+    most = settings.prefetch_count * len(queues)
+    if most < settings.concurrency:
+        log.warning(
+            "with prefetch=%(prefetch)d at most %(most)d jobs run at a time, not"
+            " %(concurrency)d; leave prefetch out, and it follows concurrency",
+            {
+                "prefetch": settings.prefetch_count,
+                "most": most,
+                "concurrency": settings.concurrency,
+            },
+        )
     if app.transport.product == DEV_BROKER:
         _warn_of_dev_broker()
     for task in app.tasks.values():

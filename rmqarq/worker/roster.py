@@ -23,7 +23,10 @@ Key: TypeAlias = tuple[str, str, int, int, float, int]
 SWEEP = 0.1
 REMEMBERED = 1000
 DOUBT = 60.0
-"""Seconds after which an ack has surely been handled, or its link found dead."""
+"""Seconds after which an ack has surely been handled, or its link found dead; at least:
+it takes more where the heartbeat is long."""
+BEATS = 4
+"""Heartbeats after which that is sure: a dead link is noticed after 2.5 of them."""
 
 
 class Execution:
@@ -98,6 +101,7 @@ class Roster:
         self._doubtful: dict[Key, float] = {}
         self._alert_until = 0.0
         self._sweeping = False
+        self._doubt = DOUBT
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -130,16 +134,21 @@ class Roster:
             elif not consumer.usable:
                 self._doubtful[key] = now
 
-    def note_loss(self) -> None:
-        """Look closely at what is delivered in the next minute: a channel has died."""
+    def note_loss(self, heartbeat: float) -> None:
+        """Look closely at what is delivered in the next minute: a channel has died.
+
+        Args:
+            heartbeat: Of its link, in seconds.
+        """
         now = self._loop.time()
-        self._alert_until = now + DOUBT
+        self._doubt = max(DOUBT, BEATS * heartbeat)
+        self._alert_until = now + self._doubt
         # picked out once: for a minute each delivery is looked up
         for key, consumer, acked_at in self._done:
             if not consumer.usable:
                 self._doubtful[key] = acked_at
         acked = [*self._doubtful.items()][-REMEMBERED:]
-        self._doubtful = {key: at for key, at in acked if now - at < DOUBT}
+        self._doubtful = {key: at for key, at in acked if now - at < self._doubt}
 
     @property
     def alert(self) -> bool:
@@ -171,7 +180,7 @@ class Roster:
                 run.delivery = newcomer.delivery
                 return True
         acked_at = self._doubtful.get(key)
-        if acked_at is None or now - acked_at >= DOUBT:
+        if acked_at is None or now - acked_at >= self._doubt:
             return False
         newcomer.delivery.ack()
         return True

@@ -106,10 +106,6 @@ class Settler:
         self.rungs: set[Rung] = set()
         self.metrics: Metrics | None = None
 
-    def rung_names(self) -> list[str]:
-        """The queues that may hold its own delayed messages."""
-        return [self._names.rung(rung.label) for rung in self.rungs]
-
     async def settle(self, run: Run, outcome: Outcome) -> None:
         """Do what the outcome of a run asks for."""
         assert run.decoded is not None, "only what was decoded has run"

@@ -14,7 +14,7 @@ import msgspec
 
 from rmqarq.errors import ConfigurationError, ConnectionFailed, RmqarqError
 from rmqarq.loader import path_of, refuse_while_importing
-from rmqarq.middleware import call_hooks
+from rmqarq.middleware import call_hook, call_hooks
 from rmqarq.settings import beaten_by_dev_url
 from rmqarq.stats import Stats
 from rmqarq.wire.consumer import Source
@@ -86,7 +86,8 @@ class Worker:
         self.serving = False
         self.sums_up = True
         self.patient = False
-        self._given_queues = tuple(dict.fromkeys(queues))
+        names = (queues,) if isinstance(queues, str) else queues
+        self._given_queues = tuple(dict.fromkeys(names))
         for queue in self._given_queues:
             check_name(queue)
         self._path = path
@@ -234,10 +235,11 @@ class Worker:
         watchdog.start()
         try:
             for hook in self.app.hooks.startup:
-                await self._unless_stopped(hook(state))
+                await self._unless_stopped(call_hook(hook, state))
             reports.hello(self.app, self.queues, self.settings)
             helpers = [
-                asyncio.create_task(each) for each in self._helpers(dispatcher, monitor)
+                asyncio.create_task(each)
+                for each in self._helpers(dispatcher, intake, monitor)
             ]
             await self._unless_stopped(intake.start())
             monitor.starting = False
@@ -256,13 +258,12 @@ class Worker:
                 self.app.state = None
 
     def _helpers(
-        self, dispatcher: Dispatcher, monitor: Monitor
+        self, dispatcher: Dispatcher, intake: Intake, monitor: Monitor
     ) -> list[Coroutine[Any, Any, None]]:
         helpers: list[Coroutine[Any, Any, None]] = []
         if self.settings.burst:
-            transport, consumed = self.app.transport, self._consumed()
             rounds = Rounds(
-                self.settings, transport, dispatcher, consumed, self._request
+                self.settings, self.app.transport, dispatcher, intake, self._request
             )
             helpers.append(self._burst(rounds))
         if self.settings.health_check_interval:
@@ -305,8 +306,7 @@ class Worker:
         """Count what is left in the queues; `None` when the broker can't be asked."""
         with suppress(RmqarqError, TimeoutError):
             async with asyncio.timeout(COUNT_TIMEOUT):
-                counts = await self.app.transport.count(self._consumed())
-                return sum(counts.values())
+                return await self.app.transport.count(self._consumed())
         return None
 
     async def _unless_stopped(self, work: Awaitable[Any]) -> None:

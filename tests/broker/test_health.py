@@ -138,7 +138,7 @@ async def test_a_queue_that_was_deleted_is_known_to_be_without_consumer(
         app.transport,
         [Source(queue, queue, 1)],
         on_delivery=lambda _: None,
-        on_loss=lambda _: seen.append(intake.unconsumed),
+        on_loss=lambda *_: seen.append(intake.unconsumed),
     )
     try:
         assert intake.unconsumed == {}

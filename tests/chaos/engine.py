@@ -294,7 +294,7 @@ async def drain(stage: Stage) -> dict[str, dict[str, int]]:
         end = await stage.fleet.ended(burst, "drained")
     except TimeoutError as error:
         # what waits for its dead-lettering is in the one, and not in the other
-        items = QUEUES.format(items="messages, messages_ready, consumers")
+        items = QUEUES.format(items="messages, messages_ready, consumers, leader")
         held = await asyncio.to_thread(stage.cluster.alive().eval, items)
         raise AssertionError(f"{error}; the queues hold {held.split()}") from error
     if end.code:

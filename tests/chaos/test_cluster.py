@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from anyio import to_thread
 
+from rmqarq import App, Worker
 from tests.broker.kit import delete_queues, wait_for_count
 from tests.chaos import engine, faults
 from tests.chaos.apps.chaos_app import make
@@ -63,6 +64,44 @@ async def test_producers_that_come_when_the_leader_dies_are_not_refused(
     assert max(times) < 5
     await wait_for_count(other.url, LED, ready=1 + len(times))
     await delete_queues(other.url, [LED, f"{LED}.suspect", f"{LED}_dlq"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_a_burst_takes_no_queue_without_a_leader_for_an_empty_one(
+    cluster: Cluster,
+) -> None:
+    # RabbitMQ says of such a queue that it has no messages, and no consumers
+    left, *others = cluster.nodes
+
+    def burst(timeout: float) -> Worker:
+        app = App(left.url, queue=LED, burst=True, burst_timeout=timeout)
+
+        @app.task
+        async def count(number: int) -> None:
+            ran.append(number)
+
+        return Worker(app)
+
+    ran: list[int] = []
+    async with App(left.url, queue=LED) as app:
+        await app.enqueue_many([app.ref("count").job(n) for n in range(20)])
+    await to_thread.run_sync(cluster.wait_until_whole)
+    for node in others:
+        await to_thread.run_sync(node.kill)
+    try:
+        worker = burst(8)
+        await worker.run(signals=False)
+        assert not ran
+        assert worker.ending is not None
+        assert worker.ending.why == "burst timeout"
+    finally:
+        for node in others:
+            await to_thread.run_sync(node.start)
+        await to_thread.run_sync(cluster.wait_until_whole)
+    await burst(60).run(signals=False)
+    assert sorted(ran) == [*range(20)]
+    await delete_queues(left.url, [LED, f"{LED}.suspect", f"{LED}_dlq"])
 
 
 @pytest.mark.slow
