@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, Unpack
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
+from rmqarq.connected import Connected
 from rmqarq.context import Context, State, StateT
 from rmqarq.decorator import TaskDecorator
-from rmqarq.errors import ConfigurationError, ConnectionFailed
+from rmqarq.errors import ConfigurationError
 from rmqarq.handler import HandlerDecorator
+from rmqarq.home import Home
 from rmqarq.job import Job, JobOptions, JobSpec, new_job_id
 from rmqarq.message import Message
 from rmqarq.middleware import Hooks, Middleware
@@ -23,25 +24,24 @@ from rmqarq.settings import Settings, SettingsFields, chosen_settings
 from rmqarq.signature import Signature
 from rmqarq.task import Task
 from rmqarq.transports import Surroundings, Transports
-from rmqarq.url import parse_urls
+from rmqarq.url import parse_urls, refuse_plain
 from rmqarq.wire.topology import check_name, check_names
 
 if TYPE_CHECKING:
     from collections.abc import (
-        AsyncGenerator,
         Awaitable,
         Callable,
         Coroutine,
         Generator,
+        Iterable,
         Sequence,
     )
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
     from rmqarq.handler import ConsumeOptions, Handler
     from rmqarq.middleware import JobHook
     from rmqarq.rows import Chunks
-    from rmqarq.wire.transport import Transport
+    from rmqarq.task import Publisher
 
     Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[StateT]]
     StateHook: TypeAlias = Callable[[StateT], Awaitable[None]]
@@ -51,7 +51,7 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
-class App(Generic[StateT]):
+class App(Connected, Generic[StateT]):
     """What producers and workers share.
 
     Args:
@@ -92,7 +92,9 @@ class App(Generic[StateT]):
         self.lifespan = lifespan
         self.hooks = Hooks()
         self.registry = Registry()
-        self.task = TaskDecorator(self._register, self)
+        self._home: Home[Publisher] = Home(self)
+        self._outer: App[Any] | None = None
+        self.task = TaskDecorator(self._register, self._home)
         self._own_queue = "queue" in settings or isinstance(url, Settings)
         self.middleware: tuple[Middleware, ...] = tuple(middleware)
         self.state: StateT | None = None
@@ -112,11 +114,6 @@ class App(Generic[StateT]):
         """
         of_tasks = dict.fromkeys(map(self.queue_of, self.tasks.values()))
         return (*of_tasks, *self.registry.handlers) or (self.settings.queue,)
-
-    @property
-    def transport(self) -> Transport:
-        """The transport of this event loop; each loop and process has its own."""
-        return self._transports.here()
 
     def configure(self, settings: Settings) -> None:
         """Replace the settings, as the command line does before a worker starts.
@@ -183,27 +180,33 @@ class App(Generic[StateT]):
         """Take over the functions of other Apps; tasks publish through this one then.
 
         A task that names no queue gets the queue that was given to its own App, else
-        this App's. Lifespan, hooks, middleware and settings of this App apply.
+        this App's. Lifespan, hooks, middleware and settings of this App apply, also to
+        what is registered there, or sent through there, from now on.
 
         Raises:
             TaskAlreadyRegistered: Two functions have the same name.
-            ConfigurationError: Two functions that can't share their queue.
+            ConfigurationError: Two functions that can't share their queue; or an App
+                that would include itself.
         """
         for other in others:
+            if other in self._lineage():
+                raise ConfigurationError("an App can't include itself")
+            if other._outer not in (None, self):
+                log.warning(
+                    "an App that another one had included is included once more: its"
+                    " tasks are sent by the last one"
+                )
             if other.lifespan or other.middleware or other.hooks:
                 log.warning(
                     "lifespan, hooks and middleware of an included App do not apply"
                 )
+            queue = other.settings.queue if other._own_queue else None
             for task in other.tasks.values():
-                policy = task.policy
-                if policy.queue is None and other._own_queue:
-                    queue = other.settings.queue
-                    policy = msgspec.structs.replace(policy, queue=queue)
-                task.move(self, policy)
-                self._register(task)
+                self._adopt(task, queue)
             for handler in other.registry.handlers.values():
-                handler.move(self)
                 self._register_handler(handler)
+            other._outer = self
+            other._home.follow(self._home, queue)
 
     def ref(self, name: str) -> Task[..., Any]:
         """Name a task that lives in another codebase; JSON-native arguments only.
@@ -222,7 +225,7 @@ class App(Generic[StateT]):
             )
 
         signature = Signature(elsewhere, name)
-        return Task(elsewhere, name, self, signature, Policy(), JobOptions())
+        return Task(elsewhere, name, self._home, signature, Policy(), JobOptions())
 
     def enqueue(self, spec: JobSpec[R], /) -> Coroutine[Any, Any, Job[R]]:
         """Send one call; `task.enqueue(...)` and `task.defer(...)` end here.
@@ -232,16 +235,20 @@ class App(Generic[StateT]):
             TransportError: The broker did not store it before `publish_deadline`.
             ConfigurationError: The broker refuses us, or what we declare.
         """
+        owner: Publisher = spec.home.owner
+        if owner is not self:
+            return owner.enqueue(spec)
         # what is awaited is the sending itself: one coroutine less for each job
         return self._sending.one(spec, self._queue_for(spec))
 
-    async def enqueue_many(self, jobs: Sequence[JobSpec[R]], /) -> list[Job[R]]:
+    async def enqueue_many(self, jobs: Iterable[JobSpec[R]], /) -> list[Job[R]]:
         """Send many calls at once, deferred ones mixed in.
 
         All are encoded before the first is sent, so a bad argument sends nothing.
 
         Args:
-            jobs: Made by `task.job(...)`, with `.defer(when)` where they shall wait.
+            jobs: Made by `task.job(...)`, with `.defer(when)` where they shall wait;
+                those of another App are sent by that one.
 
         Returns:
             A handle for each, in the given order.
@@ -249,11 +256,21 @@ class App(Generic[StateT]):
         Raises:
             EncodeError: As for `enqueue`; nothing was sent.
             PartlyEnqueued: Some were not stored; it holds the errors by position.
-            ConfigurationError: The broker refuses us, or what we declare.
+            ConfigurationError: The broker refuses us, or what we declare; or the jobs
+                are of several Apps.
 
         Example:
             >>> await app.enqueue_many([add.job(i, 1) for i in range(1000)])
         """
+        jobs = [*jobs]
+        owners: set[Publisher] = {spec.home.owner for spec in jobs} or {self}
+        if len(owners) > 1:
+            raise ConfigurationError(
+                "the jobs of one enqueue_many are of several Apps; send those of each"
+                " App by themselves, or include one App in the other"
+            )
+        if self not in owners:
+            return await owners.pop().enqueue_many(jobs)
         return await self._sending.many(jobs, [*map(self._queue_for, jobs)])
 
     async def enqueue_rows(self, spec: JobSpec[Any], chunks: Chunks, /) -> int:
@@ -295,83 +312,10 @@ class App(Generic[StateT]):
         self.hooks.job_end.append(fn)
         return fn
 
-    async def __aenter__(self) -> Self:
-        """Connect now; without it the first enqueue does.
-
-        Raises:
-            ConnectionFailed: No broker could be reached before `publish_deadline`.
-            ConfigurationError: The broker refuses us.
-        """
-        await self._connect(self._patience)
-        self.retain()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        """Close the connections when nobody else uses them."""
-        await self.release()
-
-    @asynccontextmanager
-    async def connected(
-        self, _web: object = None, /, *, required: bool = True
-    ) -> AsyncGenerator[None]:
-        """Hold the connections for as long as a web application runs.
-
-        Made to be its lifespan: `FastAPI(lifespan=tasks.connected)`. The `lifespan` of
-        this App is another thing: it makes the state of a worker.
-
-        Args:
-            _web: The web application; whatever calls a lifespan gives it.
-            required: `False` starts it without a broker, too, after `connect_timeout`
-                seconds with a warning; the next enqueue tries again.
-
-        Raises:
-            ConnectionFailed: No broker could be reached before `publish_deadline`.
-            ConfigurationError: The broker refuses us, required or not.
-        """
-        patience = self._patience if required else self.settings.connect_timeout
-        try:
-            await self._connect(patience)
-        except ConnectionFailed as error:
-            if required:
-                raise
-            log.warning("%(problem)s; starting without", {"problem": error})
-        self.retain()
-        try:
-            yield
-        finally:
-            await self.release()
-
-    def retain(self) -> None:
-        """Keep the connections open until `release`, as a worker does."""
-        self.transport.users += 1
-
-    async def release(self) -> None:
-        """Give up what `retain` took; the last one closes the connections."""
-        self.transport.users -= 1
-        if self.transport.users == 0:
-            await self.close()
-
-    async def close(self) -> None:
-        """Close the connections; the next enqueue makes them anew.
-
-        While a worker, a portal or an `async with` holds them, they are closed when
-        that ends: a job may call this, too.
-        """
-        transport = self.transport
-        if transport.users == 0:
-            self._transports.forget()
-            await transport.close()
-
-    async def _connect(self, patience: float) -> None:
-        await self.transport.connect(asyncio.get_running_loop().time() + patience)
-
     def _apply(self) -> None:
-        parse_urls(self.settings.url)
+        endpoints = parse_urls(self.settings.url)
+        if self._surroundings == Surroundings():
+            refuse_plain(endpoints, self.settings.tls_files)
         check_names(self.settings)
         self.registry.check_usual(self.settings.queue)
         around, handlers = self._surroundings, self.registry.handlers
@@ -382,16 +326,32 @@ class App(Generic[StateT]):
         )
         self._patience = self.settings.publish_deadline
 
+    def _lineage(self) -> Generator[App[Any]]:
+        """Give this App and those that include it."""
+        yield self
+        if self._outer is not None:
+            yield from self._outer._lineage()
+
+    def _adopt(self, task: Task[..., Any], queue: str | None) -> None:
+        if task.policy.queue is None and queue is not None:
+            task.policy = msgspec.structs.replace(task.policy, queue=queue)
+        self._register(task)
+
     def _register(self, task: Task[..., Any]) -> None:
         self.registry.add_task(task, self.settings.queue)
+        if self._outer is not None:
+            self._outer._adopt(task, self._home.queue)
 
     def _register_handler(self, handler: Handler[Any, Any]) -> None:
         self.registry.add_handler(handler, self.settings.queue)
+        handler.move(self)
+        if self._outer is not None:
+            self._outer._register_handler(handler)
 
     def queue_of(self, task: Task[..., Any]) -> str:
         """The queue that jobs of a task go to unless they say otherwise."""
         return task.policy.queue or self.settings.queue
 
     def _queue_for(self, spec: JobSpec[Any]) -> str:
-        usual = self.settings.queue
+        usual = spec.home.queue or self.settings.queue
         return self.registry.queue_for(spec.task, spec.options.queue, usual)

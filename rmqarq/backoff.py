@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rmqarq.when import Duration
+
+
+LONGEST = 3600.0
 
 
 class Backoff(Struct, frozen=True):
@@ -28,7 +31,8 @@ class Backoff(Struct, frozen=True):
             so that jobs that failed together do not come back together.
 
     Raises:
-        ValueError: A negative or no finite number, a factor below 1, a jitter above 1.
+        ValueError: A negative or no finite number, a base above the maximum, a factor
+            below 1 or a jitter above 1.
 
     Example:
         >>> Backoff(base=1, jitter=0).delay(3)
@@ -37,7 +41,7 @@ class Backoff(Struct, frozen=True):
 
     base: float = 5.0
     factor: float = 2.0
-    maximum: float = 3600.0
+    maximum: float = LONGEST
     jitter: float = 0.1
 
     if TYPE_CHECKING:  # it takes more than its fields hold
@@ -46,7 +50,7 @@ class Backoff(Struct, frozen=True):
             self,
             base: Duration = 5.0,
             factor: float = 2.0,
-            maximum: Duration = 3600.0,
+            maximum: Duration = LONGEST,
             jitter: float = 0.1,
         ) -> None: ...
 
@@ -60,9 +64,17 @@ class Backoff(Struct, frozen=True):
         if min(numbers) < 0:
             msg = f"a backoff can't be negative: {self}"
             raise ValueError(msg)
+        if self.base > self.maximum:
+            msg = f"the first wait is longer than the longest, maximum: {self}"
+            raise ValueError(msg)
         if self.factor < 1 or self.jitter > 1:
             msg = f"a backoff needs factor >= 1 and jitter <= 1: {self}"
             raise ValueError(msg)
+
+    @classmethod
+    def beginning(cls, base: float) -> Self:
+        """Make one of its first wait, in seconds: an hour, or that, is the longest."""
+        return cls(base=base, maximum=max(base, LONGEST))
 
     def delay(self, attempt: int, rng: Callable[[], float] = random.random) -> float:
         """Give the wait in seconds after failure number `attempt` (from 1)."""

@@ -24,6 +24,7 @@ from rmqarq.when import plain_seconds
 
 if TYPE_CHECKING:
     from rmqarq.backoff import Backoff
+    from rmqarq.home import Home
     from rmqarq.task import Publisher
     from rmqarq.when import Duration
 
@@ -73,11 +74,11 @@ class TaskDecorator:
     def __init__(
         self,
         register: Callable[[Task[..., Any]], None],
-        publisher: Publisher,
+        home: Home[Publisher],
         options: TaskOptions | None = None,
     ) -> None:
         self._register = register
-        self._publisher = publisher
+        self._home = home
         self._options: TaskOptions = options or {}
 
     # The first overload of each kind is a guard: without it a type checker takes a
@@ -115,18 +116,18 @@ class TaskDecorator:
         """Register `fn`, or give a decorator with further options."""
         merged: TaskOptions = {**self._options, **options}
         if fn is None:
-            return TaskDecorator(self._register, self._publisher, merged)
-        task = _make(fn, self._publisher, merged)
+            return TaskDecorator(self._register, self._home, merged)
+        task = _make(fn, self._home, merged)
         self._register(task)
         return task
 
 
 def _make(
-    fn: Callable[..., object], publisher: Publisher, options: TaskOptions
+    fn: Callable[..., object], home: Home[Publisher], options: TaskOptions
 ) -> Task[..., Any]:
     name = checked_name(fn, options.get("name"), (Task,))
     policy, job_options = _checked(name, options)
-    return Task(fn, name, publisher, Signature(fn, name), policy, job_options)
+    return Task(fn, name, home, Signature(fn, name), policy, job_options)
 
 
 def _checked(name: str, options: TaskOptions) -> tuple[Policy, JobOptions]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rmqarq.errors import Phrase
 from rmqarq.wire.codec import encoder
 
 
@@ -21,10 +22,12 @@ def same(sent: object, came: object) -> bool:
     return sent == came and isinstance(sent, bool) == isinstance(came, bool)
 
 
-def brief(value: object) -> str:
-    """Show a value in at most 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def difference(sent: object, came: object) -> str:
+    """Say what has become of a value, without a word of it: it may hold secrets."""
+    was, became = type(sent).__name__, type(came).__name__
+    if was == became:
+        return Phrase("the {kind} would not be the same", kind=was)
+    return Phrase("the {kind} would be a {other}", kind=was, other=became)
 
 
 def _compares(kind: type[Any]) -> bool:

@@ -102,7 +102,10 @@ class TopologyMismatch(ConfigurationError):
 
 
 class QueueMissing(ConfigurationError):
-    """A queue that `app.consume` names is not there; it is not ours to create."""
+    """A queue is not there, and not ours to create.
+
+    `app.consume` names it, or `declare` is `passive`.
+    """
 
 
 class AccessRefused(ConfigurationError):

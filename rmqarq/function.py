@@ -22,10 +22,17 @@ def checked_name(fn: object, given: str | None, not_functions: tuple[type, ...])
         not_functions: What can be called and is no function all the same.
 
     Raises:
-        ConfigurationError: It is no function, or has no name that can travel.
+        ConfigurationError: It is no function, or a generator, or has no name that can
+            travel.
     """
     if not callable(fn) or isinstance(fn, (type, *not_functions)):
         raise ConfigurationError("a task must be a function, not {what}", what=repr(fn))
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigurationError(
+            "{fn} yields, and nobody would iterate it: a task returns, or enqueues what"
+            " follows",
+            fn=repr(fn),
+        )
     name = given or getattr(fn, "__name__", "")
     if not name or len(name.encode()) > 255:
         raise ConfigurationError(
@@ -49,9 +56,25 @@ def call(
         threads: Where it runs if it is a plain function; `None`: it is awaited.
     """
     if threads is not None:
-        return threads.run(fn, args, kwargs)
+        return _in_thread(fn, args, kwargs, threads)
     result = fn(*args, **kwargs)
     return result if inspect.isawaitable(result) else _given(result)
+
+
+async def _in_thread(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    threads: Threads,
+) -> Any:
+    """Run a plain function; what a plain wrapper gives may still be to be awaited."""
+    result = await threads.run(fn, args, kwargs)
+    if inspect.isawaitable(result):
+        return await result
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        msg = f"{fn!r} gave a generator, which nobody iterates"
+        raise TypeError(msg)
+    return result
 
 
 async def _given(result: Any) -> Any:

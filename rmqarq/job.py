@@ -18,6 +18,7 @@ from rmqarq.wire.topology import check_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rmqarq.home import Home
     from rmqarq.signature import Signature
     from rmqarq.when import Duration, When
 
@@ -133,6 +134,7 @@ class JobSpec(Generic[R_co]):
     """One call, bound and ready to be enqueued; made by `task.job(...)`.
 
     Attributes:
+        home: The App that the task belongs to.
         task: The name of the task.
         signature: What its function takes; `None` for a task of another codebase.
         args: Bound positional arguments.
@@ -141,10 +143,11 @@ class JobSpec(Generic[R_co]):
         when: When to run it; `None` means at once.
     """
 
-    __slots__ = ("args", "kwargs", "options", "signature", "task", "when")
+    __slots__ = ("args", "home", "kwargs", "options", "signature", "task", "when")
 
     def __init__(
         self,
+        home: Home[Any],
         task: str,
         signature: Signature | None,
         args: tuple[Any, ...],
@@ -152,6 +155,7 @@ class JobSpec(Generic[R_co]):
         options: JobOptions,
         when: When | None = None,
     ) -> None:
+        self.home = home
         self.task = task
         self.signature = signature
         self.args = args
@@ -166,7 +170,13 @@ class JobSpec(Generic[R_co]):
             when: Seconds, a timedelta or a datetime (a naive one is local time).
         """
         return JobSpec(
-            self.task, self.signature, self.args, self.kwargs, self.options, when
+            self.home,
+            self.task,
+            self.signature,
+            self.args,
+            self.kwargs,
+            self.options,
+            when,
         )
 
     def __repr__(self) -> str:

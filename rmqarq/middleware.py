@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -81,6 +82,13 @@ class Hooks:
         return bool(self.startup or self.shutdown or self.job_start or self.job_end)
 
 
+async def call_hook(hook: Callable[[Any], Awaitable[None]], value: Any) -> None:
+    """Call a hook; a plain function, which no type checker lets pass, is one, too."""
+    result: object = hook(value)
+    if inspect.isawaitable(result):
+        await result
+
+
 async def call_hooks(
     hooks: Iterable[Callable[[Any], Awaitable[None]]], value: Any
 ) -> None:
@@ -92,7 +100,7 @@ async def call_hooks(
     for hook in hooks:
         try:
             async with asyncio.timeout(HOOK_LIMIT):
-                await hook(value)
+                await call_hook(hook, value)
         except (Exception, asyncio.CancelledError) as error:
             current = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (

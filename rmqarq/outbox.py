@@ -67,7 +67,11 @@ class Outbox:
             TypeError: Its time is no number, timedelta or datetime.
             ValueError: Its time is not finite.
         """
-        return self._order(spec, queue, spec.args, spec.kwargs, rows)
+        order = self._order(spec, queue, spec.args, spec.kwargs, rows)
+        # middleware may write into them, and they are those of the task
+        headers = {**order.message.headers}
+        message = msgspec.structs.replace(order.message, headers=headers)
+        return order._replace(message=message)
 
     def direct(self, spec: JobSpec[Any], queue: str) -> tuple[Order, Publication]:
         """Do the same and encode it at once, where no middleware wants to see it.
@@ -155,7 +159,7 @@ class Outbox:
 
     async def publications(
         self, orders: Sequence[Order], wrapping: Sequence[Middleware]
-    ) -> tuple[Sequence[int], list[Publication]]:
+    ) -> tuple[Sequence[int], list[Publication], list[str]]:
         """Encode a batch, each through the middleware.
 
         Args:
@@ -163,14 +167,16 @@ class Outbox:
             wrapping: The middleware.
 
         Returns:
-            The publications, and the position of the order that each belongs to:
-            a middleware may drop a message, or send it twice.
+            The position of the order that each publication belongs to, since a
+            middleware may drop a message, or send it twice; the publications; and the
+            ids of the orders as they were sent.
 
         Raises:
             EncodeError: One can't travel as it is.
         """
         positions: list[int] = []
         publications: list[Publication] = []
+        ids = [order.message.id for order in orders]
         for position, order in enumerate(orders):
 
             async def collect(
@@ -180,9 +186,10 @@ class Outbox:
                     return  # it has taken out all jobs of a chunk
                 publications.append(self.publication(message, order))
                 positions.append(position)
+                ids[position] = message.id
 
             await enqueue_chain(wrapping, collect)(order.message)
-        return positions, publications
+        return positions, publications, ids
 
 
 def partly(

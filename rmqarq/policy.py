@@ -73,7 +73,7 @@ def _backoff(name: str, given: Backoff | Duration | None) -> Backoff | None:
     if given is None or isinstance(given, Backoff):
         return given
     try:
-        return Backoff(base=msgspec.convert(plain_seconds(given), float))
+        return Backoff.beginning(msgspec.convert(plain_seconds(given), float))
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigurationError(
             "the backoff of the task {task} must be a Backoff or seconds: {problem}",

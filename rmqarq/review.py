@@ -260,11 +260,7 @@ def safety(case: Case) -> Iterator[Finding]:
             sentence("tls_verify is off: whoever answers at this address is believed"),
             sentence("tls_verify=True, and tls_ca='authority.pem' for your authority"),
         )
-    files = [
-        name
-        for name in ("tls_ca", "tls_cert", "tls_key")
-        if getattr(settings, name) is not None
-    ]
+    files = settings.tls_files
     if files and not tls:
         yield Finding(
             "warning",

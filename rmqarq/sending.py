@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rmqarq.job import Job
 from rmqarq.middleware import enqueue_chain, wraps_enqueue
-from rmqarq.outbox import Order, Outbox, partly
+from rmqarq.outbox import Outbox, partly
 from rmqarq.priorities import Priorities
 from rmqarq.rows import Mapping
 
@@ -65,25 +65,26 @@ class Sending:
     async def _wrapped(self, spec: JobSpec[R], queue: str) -> Job[R]:
         order = self._outbox.order(spec, queue)
 
+        sent = order.message.id
+
         async def send(message: Message) -> None:
+            nonlocal sent
+            sent = message.id
             publication = self._outbox.publication(message, order)
             await self._transports.here().publish(publication, self._deadline())
             if self._note is not None:
                 self._note(publication)
 
         await enqueue_chain(self._wrapping, send)(order.message)
-        return Job(order.message.id, spec.task, order.queue)
+        return Job(sent, spec.task, order.queue)
 
     async def many(
         self, jobs: Sequence[JobSpec[R]], queues: Sequence[str]
     ) -> list[Job[R]]:
         """Send calls, each to its queue; it raises what `App.enqueue_many` does."""
-        orders, positions, publications = await self._encoded(jobs, queues)
+        handles, positions, publications = await self._encoded(jobs, queues)
         if any(spec.options.priority for spec in jobs):
             await self._mention_priorities()
-        handles: list[Job[R]] = [
-            Job(order.message.id, order.message.task, order.queue) for order in orders
-        ]
         errors = await self._publish_all(publications)
         if errors:
             failed: dict[int, Any] = {
@@ -99,7 +100,7 @@ class Sending:
 
         async def encode(rows: Sequence[Row]) -> list[Publication]:
             order = self._outbox.order(spec, queue, rows)
-            _, made = await self._outbox.publications([order], self._wrapping)
+            _, made, _ = await self._outbox.publications([order], self._wrapping)
             return made
 
         return await Mapping(spec.task, encode, self._publish_all).send(chunks)
@@ -116,16 +117,25 @@ class Sending:
         return errors
 
     async def _encoded(
-        self, jobs: Sequence[JobSpec[Any]], queues: Sequence[str]
-    ) -> tuple[Sequence[Order], Sequence[int], list[Publication]]:
+        self, jobs: Sequence[JobSpec[R]], queues: Sequence[str]
+    ) -> tuple[list[Job[R]], Sequence[int], list[Publication]]:
         """Encode a batch; for each publication, the position of what it belongs to."""
         pairs = zip(jobs, queues, strict=True)
         if not self._wrapping:
             made = [self._outbox.direct(spec, queue) for spec, queue in pairs]
-            orders = [order for order, _ in made]
-            return orders, range(len(made)), [publication for _, publication in made]
+            handles: list[Job[R]] = [
+                Job(o.message.id, o.message.task, o.queue) for o, _ in made
+            ]
+            return handles, range(len(made)), [publication for _, publication in made]
         orders = [self._outbox.order(spec, queue) for spec, queue in pairs]
-        return orders, *await self._outbox.publications(orders, self._wrapping)
+        positions, publications, ids = await self._outbox.publications(
+            orders, self._wrapping
+        )
+        handles = [
+            Job(sent, order.message.task, order.queue)
+            for sent, order in zip(ids, orders, strict=True)
+        ]
+        return handles, positions, publications
 
     async def _mention_priorities(self) -> None:
         await self._priorities.mention(self._transports.here(), self._deadline())

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Positive: TypeAlias = Annotated[int, Meta(ge=1)]
-Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
-MorePositive: TypeAlias = Annotated[float, Meta(gt=0)]
+LATEST = 253402300799  # the last second of the year 9999
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=LATEST)]
+MorePositive: TypeAlias = Annotated[float, Meta(gt=0, le=LATEST)]
 Limit: TypeAlias = MorePositive | None
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 WholeSeconds: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
@@ -188,6 +189,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ConfigurationError: A variable that can't be read as its setting.
         """
         return cls(**{**_from_environment(prefix, os.environ), **overrides})
+
+    @property
+    def tls_files(self) -> list[str]:
+        """The names of the files for TLS that are given."""
+        names = ("tls_ca", "tls_cert", "tls_key")
+        return [name for name in names if getattr(self, name) is not None]
 
     @property
     def prefetch_count(self) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from rmqarq.decoders import POSITIONAL, Decoders, misfit
-from rmqarq.equality import brief, same
+from rmqarq.equality import difference, same
 from rmqarq.errors import DecodeError, EncodeError
 from rmqarq.hints import hint_of, is_context, parameters_of
 from rmqarq.wire.codec import UNREADABLE, encoder, problem_of
@@ -200,12 +200,11 @@ class Signature:
         for name, value in sent.items():
             if name not in came or not same(value, came[name]):
                 raise EncodeError(
-                    "the argument {name} of {task} would arrive changed:"
-                    " {sent} would come as {came}; annotate it with its type",
+                    "the argument {name} of {task} would arrive changed: {difference};"
+                    " annotate it with its type",
                     name=repr(name),
                     task=self._task,
-                    sent=brief(value),
-                    came=brief(came.get(name)),
+                    difference=difference(value, came.get(name)),
                 )
 
     def _named(

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Set,
+)
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -28,6 +36,7 @@ from rmqarq.threads import Threads
 if TYPE_CHECKING:
     from inspect import Parameter
 
+    from rmqarq.home import Home
     from rmqarq.rows import Chunks, Row
     from rmqarq.when import When
     from rmqarq.wire.codec import Decoded
@@ -47,6 +56,10 @@ class Publisher(Protocol):
         """Send one call."""
         ...
 
+    async def enqueue_many(self, jobs: Iterable[JobSpec[R]], /) -> list[Job[R]]:
+        """Send many calls."""
+        ...
+
     async def enqueue_rows(self, spec: JobSpec[Any], chunks: Chunks, /) -> int:
         """Send many calls, some in each message."""
         ...
@@ -64,15 +77,6 @@ class Takes(Protocol[*ArgsT]):
         ...
 
 
-class _Home:
-    """Where a task is at home; its copies move with it when an App includes another."""
-
-    __slots__ = ("publisher",)
-
-    def __init__(self, publisher: Publisher) -> None:
-        self.publisher = publisher
-
-
 class Task(Generic[P, R_co]):
     """A registered task.
 
@@ -87,7 +91,7 @@ class Task(Generic[P, R_co]):
         self,
         fn: Callable[..., Any],
         name: str,
-        publisher: Publisher,
+        home: Home[Publisher],
         signature: Signature | None,
         policy: Policy,
         options: JobOptions,
@@ -97,23 +101,18 @@ class Task(Generic[P, R_co]):
         self.policy = policy
         self.signature = signature
         self.is_async = is_async(fn)
-        self._home = _Home(publisher)
+        self._home = home
         self._options = options
 
     @property
     def publisher(self) -> Publisher:
         """The App it is enqueued through."""
-        return self._home.publisher
+        return self._home.owner
 
     @property
     def priority(self) -> int:
         """The priority of what it enqueues."""
         return self._options.priority
-
-    def move(self, publisher: Publisher, policy: Policy) -> None:
-        """Go over to another App, with every copy that `options` has made."""
-        self._home.publisher = publisher
-        self.policy = policy
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the function here and now; a plain one runs in a thread.
@@ -264,7 +263,7 @@ class Task(Generic[P, R_co]):
             >>> await greet.starmap([("Ada", "en"), ("小明", "zh")])
         """
         task = cast("Task[..., Any]", self)
-        return await task._map(rows, tuple, chunk, defer)
+        return await task._map(rows, _spread, chunk, defer)
 
     async def _map(
         self,
@@ -287,7 +286,10 @@ class Task(Generic[P, R_co]):
             args = arguments(row)
             return args if self.signature is None else self.signature.bind(args, {})[0]
 
-        spec = JobSpec[R_co](self.name, self.signature, (), {}, self._options, when)
+        options = self._options
+        spec = JobSpec[R_co](
+            self._home, self.name, self.signature, (), {}, options, when
+        )
         return await self.publisher.enqueue_rows(spec, chunks(rows, size, bound))
 
     def job(self, *args: P.args, **kwargs: P.kwargs) -> JobSpec[R_co]:
@@ -299,7 +301,7 @@ class Task(Generic[P, R_co]):
         bound: tuple[tuple[Any, ...], dict[str, Any]] = (args, kwargs)
         if self.signature is not None:
             bound = self.signature.bind(args, kwargs)
-        return JobSpec(self.name, self.signature, *bound, self._options)
+        return JobSpec(self._home, self.name, self.signature, *bound, self._options)
 
     def options(self, **options: Unpack[EnqueueOptions]) -> Task[P, R_co]:
         """Give the same task with other options for what it enqueues.
@@ -321,3 +323,13 @@ class Task(Generic[P, R_co]):
 
 def _alone(row: Any) -> Row:
     return (row,)
+
+
+_NO_ROWS: tuple[type[Any], ...] = (str, bytes, Mapping, Set)
+
+
+def _spread(row: Any) -> Row:
+    """Take the arguments out of a row; of some that makes no sense, or no order."""
+    if isinstance(row, _NO_ROWS):
+        raise TypeError(f"a row is a tuple of arguments, not {type(row).__name__}")
+    return tuple(row)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from rmqarq.errors import ConfigurationError, Phrase
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 _BETWEEN = re.compile(r",\s*(?=\w*://|,|$)")  # a comma may stand in a password, too
@@ -107,6 +107,26 @@ def parse_urls(given: str | Sequence[str]) -> tuple[Endpoint, ...]:
     if not endpoints:
         raise ConfigurationError("the broker URL is empty")
     return endpoints
+
+
+def refuse_plain(endpoints: Iterable[Endpoint], files: Collection[str]) -> None:
+    """Refuse a link to another machine that is not encrypted although it should be.
+
+    Args:
+        endpoints: The brokers.
+        files: The settings of TLS that are given.
+
+    Raises:
+        ConfigurationError: There are some, and a URL does not begin with `amqps://`.
+    """
+    for each in endpoints:
+        if files and not each.tls and not each.local:
+            raise ConfigurationError(
+                "{names} can't be used, since {endpoint} is not encrypted; write"
+                " amqps:// in the URL",
+                names=", ".join(files),
+                endpoint=str(each),
+            )
 
 
 def _bare(text: str) -> str:

@@ -14,6 +14,7 @@ from rmqarq import (
     Settings,
     TaskAlreadyRegistered,
 )
+from rmqarq.testing import world
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +163,49 @@ def test_a_name_that_both_apps_use_is_refused() -> None:
     inner.task(name="same")(other)
     with pytest.raises(TaskAlreadyRegistered):
         outer.include(inner)
+
+
+def test_what_is_registered_after_the_inclusion_is_taken_over_too() -> None:
+    outer, middle, inner = App(queue="outer"), App(), App(queue="inner")
+    outer.include(middle)
+    middle.include(inner)
+    task = inner.task(add)
+    assert task.publisher is outer
+    assert queue_of(outer, "add") == queue_of(middle, "add") == "inner"
+
+    @middle.consume("theirs")
+    async def event(body: str) -> None: ...
+
+    assert [*outer.registry.handlers] == ["theirs"]
+
+
+def test_an_app_can_be_included_again_and_never_in_itself() -> None:
+    outer, inner = App(), App()
+    inner.task(add)
+    outer.include(inner)
+    outer.include(inner)
+    for one, other in ((outer, outer), (inner, outer)):
+        with pytest.raises(ConfigurationError, match="can't include itself"):
+            one.include(other)
+
+
+async def test_calls_are_sent_by_the_app_that_their_task_belongs_to() -> None:
+    outer, inner, apart = App(queue="outer"), App(queue="inner"), App(queue="apart")
+    mine, theirs = outer.task(add), apart.task(other)
+    audit = inner.ref("audit")
+    outer.include(inner)
+    async with world(outer) as w:
+        await inner.enqueue_many([mine.job(1, 2), audit.job("a")])
+        await inner.enqueue(audit.job("b"))
+        assert [each.queue for each in w.enqueued] == ["outer", "inner", "inner"]
+        both = [mine.job(1, 2), theirs.job(1)]
+        with pytest.raises(ConfigurationError, match="of several Apps"):
+            await outer.enqueue_many(both)
+        assert await outer.enqueue_many(mine.job(n, n) for n in range(2)) != []
+        assert await outer.enqueue_many([]) == []
+    async with world(apart) as w:
+        await outer.enqueue_many([theirs.job(1)])
+        assert [each.queue for each in w.enqueued] == ["apart"]
 
 
 # --- tasks of other codebases ---

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmqarq import Backoff
+from rmqarq import App, Backoff
 
 MIDDLE = 0.5
 
@@ -74,10 +74,24 @@ def test_even_an_absurd_attempt_waits_no_longer_than_the_maximum(attempt: int) -
     st.floats(0, 1),
 )
 def test_a_wait_is_never_negative_and_never_far_above_the_maximum(
-    base: float, factor: float, maximum: float, jitter: float, attempt: int, roll: float
+    base: float, factor: float, more: float, jitter: float, attempt: int, roll: float
 ) -> None:
+    maximum = base + more
     backoff = Backoff(base, factor, maximum, jitter)
     assert 0 <= backoff.delay(attempt, lambda: roll) <= maximum * (1 + jitter) + 1e-6
+
+
+def test_a_first_wait_above_the_longest_is_refused_or_becomes_the_longest() -> None:
+    with pytest.raises(ValueError, match="longer than the longest"):
+        Backoff(base=7200)
+    assert waits(Backoff(base=7200, maximum=7200), 2) == [7200.0, 7200.0]
+    assert waits(Backoff.beginning(7200), 2) == [7200.0, 7200.0]
+    assert Backoff.beginning(5) == Backoff()
+
+    @App().task(backoff=timedelta(hours=6))
+    async def rarely() -> None: ...
+
+    assert rarely.policy.backoff == Backoff(base=6 * 3600, maximum=6 * 3600)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,19 @@ def test_a_library_is_not_tried_at_what_it_does_not_have() -> None:
     assert contest.obstacle("delayed", ENTRIES["rmqarq/best"]) is None
 
 
+def test_runs_of_different_scenarios_make_one_table(report: results.Report) -> None:
+    other = msgspec.convert(msgspec.to_builtins(report), results.Report)
+    other.command = "python -m benchmarks.run --scenario start"
+    other.contest = {"start": {"rmqarq/best": [{"n": 1.0, "wall": 300.0}]}}
+    other.failures = {}
+    assert results.joined([report]) is report
+    whole = results.joined([report, other])
+    assert whole.contest == {**report.contest, **other.contest}
+    text = table.write(whole)
+    assert "- start: `python -m benchmarks.run --scenario start`: " in text
+    assert "| start, ms | 300 |" in text
+
+
 def test_a_variant_may_compete_in_some_scenarios_alone() -> None:
     classic, best = ENTRIES["rmqarq/classic"], ENTRIES["rmqarq/best"]
     assert {m.name for m in MATCHES if classic.competes(m.name)} == {"latency"}

@@ -81,6 +81,7 @@ FLOORS: dict[str, list[str]] = {
         "decoders",
         "equality",
         "signature",
+        "home",
         "incoming",
         "body",
         "job",
@@ -97,6 +98,7 @@ FLOORS: dict[str, list[str]] = {
         "decorator",
         "handler",
         "registry",
+        "connected",
         "app",
         "portal",
         "loader",
@@ -107,6 +109,7 @@ FLOORS: dict[str, list[str]] = {
         "worker.admission",
         "worker.chunk",
         "worker.burst",
+        "worker.rungs",
         "worker.history",
         "worker.waiting",
         "worker.judge",
@@ -229,6 +232,12 @@ DOORS = {"", "__main__", "wire", "worker", "devbroker", "testing", "cli"}
 
 LATE_IMPORTS = {
     ("hints", "annotationlib"),  # exists from Python 3.14 on
+    # each takes a millisecond or more, and most programs need none of them
+    ("language", "gettext"),
+    ("records", "json"),
+    ("settings", "difflib"),
+    ("threads", "anyio"),
+    ("threads", "anyio.to_thread"),
 }
 
 NEWER_THAN_3_11 = {"annotationlib"}
@@ -283,7 +292,7 @@ MANY_PARAMETERS = {
 
 UNTRANSLATABLE = {
     "signature": {"error.template"},  # the sentence of another error, word for word
-    "rows": {"error.template"},
+    "errors": {"error.template"},
     "cli.doctor": {"given.template"},  # these four hand on what stands elsewhere
     "cli.output": {"sentence"},
     "cli.target": {"question"},

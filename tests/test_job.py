@@ -10,6 +10,7 @@ from uuid import RFC_4122, UUID
 import pytest
 
 from rmqarq import ConfigurationError, Job, JobSpec
+from rmqarq.home import Home
 from rmqarq.job import EnqueueOptions, JobOptions, new_job_id
 
 
@@ -62,9 +63,10 @@ def test_a_handle_shows_task_id_and_queue() -> None:
 
 
 def test_a_deferred_call_is_a_copy_with_a_time_of_its_own() -> None:
-    now = JobSpec[int]("add", None, (1,), {"b": 2}, JobOptions())
+    now = JobSpec[int](Home(None), "add", None, (1,), {"b": 2}, JobOptions())
     later = now.defer(30).defer(60)
     assert (now.when, later.when) == (None, 60)
+    assert later.home is now.home
     assert (later.task, later.args, later.kwargs) == ("add", (1,), {"b": 2})
     assert repr(later) == "<JobSpec add>"
 

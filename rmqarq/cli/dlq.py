@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -33,6 +34,7 @@ from rmqarq.wire.topology import dead_letter_queue
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from rmqarq.box import Listing, Tally
     from rmqarq.cli.target import Target
 
 R = TypeVar("R")
@@ -74,9 +76,9 @@ def list_(  # noqa: PLR0913 - one parameter a flag
     Of each kind of condition one must fit. The letters stay where they are.
     """
     wanted = picked(task, reason, error, id, older_than, newer_than)
-    most = None if everything else limit or SHOWN
+    quota = Quota(None if everything else limit or SHOWN)
     target = chosen(app, url, queue)
-    listings = _each_queue(target, lambda box: box.find(wanted, most))
+    listings = _each_queue(target, partial(_find, quota, wanted))
     found = [letter for each in listings.values() for letter in each.letters]
     if as_json:
         output.as_json([showing.as_data(each) for each in found])
@@ -136,9 +138,14 @@ def requeue(  # noqa: PLR0913 - one parameter a flag
     wanted = picked(task, reason, error, id, older_than, newer_than)
     refuse_all_by_mistake(wanted, limit, everything)
     target = chosen(app, url, queue)
-    tallies = _each_queue(
-        target, lambda box: box.requeue(wanted, limit, to=to, as_is=as_is)
-    )
+    quota = Quota(limit)
+
+    async def put_back(box: Box) -> Tally:
+        tally = await box.requeue(wanted, quota.left, to=to, as_is=as_is)
+        quota.take(tally.fit)
+        return tally
+
+    tallies = _each_queue(target, put_back)
     done.report(tallies, "requeued", as_json=as_json)
     done.miss(wanted, {each for tally in tallies.values() for each in tally.ids})
 
@@ -164,11 +171,12 @@ def drop(  # noqa: PLR0913 - one parameter a flag
     wanted = picked(task, reason, error, id, older_than, newer_than)
     refuse_all_by_mistake(wanted, limit, everything)
     target = chosen(app, url, queue)
-    most = dict.fromkeys(target.queues, limit)
+    quota = Quota(limit)
+    agreed: dict[str, int] = {}
     if not yes:
-        found = _each_queue(target, lambda box: box.find(wanted, limit))
+        found = _each_queue(target, partial(_find, Quota(limit), wanted))
         for each, listing in found.items():
-            most[each] = count = len(listing.letters)
+            agreed[each] = count = len(listing.letters)
             if count:
                 confirm(
                     "Drop {count} of the {there} dead letters of {queue}?",
@@ -176,9 +184,33 @@ def drop(  # noqa: PLR0913 - one parameter a flag
                     there=listing.there,
                     queue=each,
                 )
-    tallies = _each_queue(target, lambda box: box.drop(wanted, most[box.home or ""]))
+
+    async def let_go(box: Box) -> Tally:
+        tally = await box.drop(wanted, agreed.get(box.home or "", quota.left))
+        quota.take(tally.fit)
+        return tally
+
+    tallies = _each_queue(target, let_go)
     done.report(tallies, "dropped", as_json=as_json)
     done.miss(wanted, {each for tally in tallies.values() for each in tally.ids})
+
+
+class Quota:
+    """What is left of --limit, from one queue to the next."""
+
+    def __init__(self, most: int | None) -> None:
+        self.left = most
+
+    def take(self, count: int) -> None:
+        """Use up some of it."""
+        if self.left is not None:
+            self.left = max(0, self.left - count)
+
+
+async def _find(quota: Quota, wanted: Filter, box: Box) -> Listing:
+    listing = await box.find(wanted, quota.left)
+    quota.take(len(listing.letters))
+    return listing
 
 
 def _each_queue(target: Target, act: Callable[[Box], Awaitable[R]]) -> dict[str, R]:

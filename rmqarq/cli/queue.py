@@ -56,10 +56,10 @@ def purge(
         raise typer.BadParameter(
             output.filled("say which: {queues}", queues=several), param_hint="--queue"
         )
+    for each in () if yes else target.queues:
+        ready = asyncio.run(_ready(target.settings, each))
+        confirm("Delete what waits in {queue} ({count})?", count=ready, queue=each)
     for each in target.queues:
-        if not yes:
-            ready = asyncio.run(_ready(target.settings, each))
-            confirm("Delete what waits in {queue} ({count})?", count=ready, queue=each)
         purged = asyncio.run(_purge(target.settings, each))
         output.say("{queue}: {count} deleted", queue=each, count=purged)
 

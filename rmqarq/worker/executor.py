@@ -52,7 +52,7 @@ class Executor:
         self._hooks = app.hooks
         self._chain = run_chain(app.middleware)
         self._settings = settings
-        self._backoff = Backoff(base=settings.retry_backoff)
+        self._backoff = Backoff.beginning(settings.retry_backoff)
         self._threads = Threads(settings.concurrency)
         worker = asyncio.current_task()
         assert worker is not None, "made by a running worker"
@@ -160,10 +160,7 @@ class Executor:
             return DeadLettered("rejected", failure)
         if isinstance(error, Retry):
             return self._again(task, message, failure, error)
-        retryable = isinstance(error, task.policy.retry_on) or not isinstance(
-            error, Exception
-        )
-        if not retryable:
+        if not retryable(error, task.policy.retry_on):
             return DeadLettered("not retryable", failure)
         return self._again(task, message, failure)
 
@@ -188,6 +185,16 @@ class Executor:
                 return DeadLettered("rejected", failure_of(error))
         backoff = task.policy.backoff or self._backoff
         return Retried(backoff.delay(message.job_try), failure)
+
+
+def retryable(error: BaseException, kinds: tuple[type[Exception], ...]) -> bool:
+    """Tell whether another attempt is worth it; of a group, each exception must be."""
+    if isinstance(error, kinds) or not isinstance(error, Exception):
+        return True
+    if not isinstance(error, ExceptionGroup):
+        return False
+    inside = cast("ExceptionGroup[Exception]", error).exceptions
+    return all(retryable(each, kinds) for each in inside)
 
 
 def signal_in(error: BaseException) -> JobSignal | None:

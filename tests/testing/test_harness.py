@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from rmqarq import (
@@ -26,7 +27,9 @@ from rmqarq import (
 from rmqarq.testing import Harness, world
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from rmqarq.message import Message
 
 
 class Jobs:
@@ -56,6 +59,91 @@ class Jobs:
 @pytest.fixture
 def jobs() -> Jobs:
     return Jobs()
+
+
+async def test_what_a_plain_wrapper_gives_is_awaited(jobs: Jobs) -> None:
+    async def twice(n: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * n
+
+    def wrapper(n: int) -> Awaitable[int]:
+        return twice(n)
+
+    task = jobs.app.task(wrapper)
+    async with Harness(jobs.app) as h:
+        assert await h.run(task, 3) == Succeeded(6)
+    assert await task(4) == 8
+
+
+async def test_a_generator_is_no_task(jobs: Jobs) -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    async def later() -> AsyncIterator[int]:
+        yield 1
+
+    def wrapper() -> Iterator[int]:
+        return numbers()
+
+    for fn in (numbers, later):
+        with pytest.raises(ConfigurationError, match="nobody would iterate it"):
+            jobs.app.task(fn)
+    task = jobs.app.task(wrapper)
+    async with Harness(jobs.app) as h:
+        outcome = await h.run(task)
+    assert isinstance(outcome, Retried)
+    assert outcome.failure is not None
+    assert "gave a generator" in outcome.failure.message
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind"),
+    [
+        ((OSError(), OSError()), Retried),
+        ((OSError(), ExceptionGroup("inner", [OSError()])), Retried),
+        ((OSError(), KeyError()), DeadLettered),
+    ],
+)
+async def test_of_a_group_each_exception_must_be_worth_another_attempt(
+    jobs: Jobs, errors: tuple[Exception, ...], kind: type[Any]
+) -> None:
+    @jobs.app.task(retry_on=(OSError,))
+    async def fail_together() -> None:
+        raise ExceptionGroup("several", errors)
+
+    async with Harness(jobs.app) as h:
+        assert isinstance(await h.run(fail_together), kind)
+
+
+async def test_a_plain_hook_is_called_like_any_other(jobs: Jobs) -> None:
+    def watch(ctx: Context[Any]) -> None:
+        jobs.ran.append(ctx.task)
+
+    jobs.app.on_job_start(watch)  # type: ignore[arg-type]
+    async with Harness(jobs.app) as h:
+        assert await h.run(jobs.add, 1, 2) == Succeeded(3)
+    assert jobs.ran == ["add"]
+
+
+async def test_headers_that_middleware_writes_stay_with_their_message() -> None:
+    class Tag(Middleware):
+        async def enqueue(
+            self, message: Message, call_next: Callable[[Message], Awaitable[None]]
+        ) -> None:
+            assert isinstance(message.headers, dict)
+            message.headers[message.id] = "here"
+            await call_next(msgspec.structs.replace(message, id=f"{message.id}-new"))
+
+    jobs = Jobs(middleware=[Tag()])
+    tagged = jobs.add.options(headers={"always": "yes"})
+    async with world(jobs.app) as w:
+        for task in (jobs.add, jobs.add, tagged, tagged):
+            job = await task.enqueue(1, 2)
+            assert job.id == w.enqueued[-1].id
+        many = await jobs.app.enqueue_many([tagged.job(1, 2), jobs.add.job(1, 2)])
+        assert [each.id for each in many] == [each.id for each in w.enqueued[-2:]]
+        sizes = [len(each.headers) for each in w.enqueued]
+    assert sizes == [1, 1, 2, 2, 2, 1]
 
 
 async def test_a_run_gives_the_outcome(jobs: Jobs) -> None:
