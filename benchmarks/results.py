@@ -15,6 +15,8 @@ from msgspec import Struct, field
 from benchmarks.peers import Entry, entries
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.rows import Row
 
 Samples: TypeAlias = dict[str, list[dict[str, float]]]
@@ -42,6 +44,7 @@ class Report(Struct):
         budgets: Samples of rmqarq and plain aiormq in one process, by scenario.
         contest: Samples of all libraries, by scenario and entry.
         failures: Why an entry has no samples, likewise.
+        parts: The runs that it was put together from, if there were several.
     """
 
     machine: Machine
@@ -54,6 +57,7 @@ class Report(Struct):
     failures: dict[str, dict[str, str]] = field(
         default_factory=dict[str, dict[str, str]]
     )
+    parts: tuple[Report, ...] = ()
 
 
 class Standing(Struct, frozen=True):
@@ -97,6 +101,21 @@ def load(path: Path) -> Report:
         msgspec.ValidationError: It is none.
     """
     return msgspec.json.decode(path.read_bytes(), type=Report)
+
+
+def joined(reports: Sequence[Report]) -> Report:
+    """Put runs of different scenarios together; of the same one, the last counts."""
+    if len(reports) == 1:
+        return reports[0]
+    first = reports[0]
+    whole = Report(first.machine, first.command, first.repeat, first.scale)
+    whole.parts = tuple(reports)
+    for each in reports:
+        whole.brokers |= each.brokers
+        whole.budgets |= each.budgets
+        whole.contest |= each.contest
+        whole.failures |= each.failures
+    return whole
 
 
 def save(report: Report, path: Path) -> None:

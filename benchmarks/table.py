@@ -1,6 +1,7 @@
 """Writes what a run found as Markdown: `python -m benchmarks.table result.json`.
 
-With --write, into the pages, between their markers, and as a picture beside them.
+Runs of different scenarios may be given together. With --write, into the pages, between
+their markers, and as a picture beside them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ import typer
 
 from benchmarks import picture
 from benchmarks.demands import Verdict, judge
-from benchmarks.results import Report, Standing, better, load, ours, queues, standings
+from benchmarks.results import (
+    Report,
+    Standing,
+    better,
+    joined,
+    load,
+    ours,
+    queues,
+    standings,
+)
 from benchmarks.rows import MATCHES, ROWS, Row
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +157,11 @@ def _demand_line(verdict: Verdict) -> list[str]:
 
 
 def head(report: Report) -> str:
-    """Where, how and when it was measured."""
+    """Where and how it was measured; by which commands, if by several."""
+    if report.parts:
+        return "\n".join(
+            f"- {', '.join(each.contest)}: {head(each)}" for each in report.parts
+        )
     machine = report.machine
     brokers = ", ".join(f"{name} {version}" for name, version in report.brokers.items())
     load_average = ", ".join(f"{each:g}" for each in machine.load)
@@ -201,7 +215,9 @@ def texts_for(page: Path, report: Report) -> dict[str, str]:
 
 
 def main(
-    result: Annotated[Path, typer.Argument(help="What benchmarks.run --json wrote.")],
+    result: Annotated[
+        list[Path], typer.Argument(help="What benchmarks.run --json wrote, run by run.")
+    ],
     svg: Annotated[Path | None, typer.Option(help="Write the picture here.")] = None,
     *,
     into_pages: Annotated[
@@ -209,7 +225,7 @@ def main(
     ] = False,
 ) -> None:
     """Write the tables of a run."""
-    report = load(result)
+    report = joined([load(each) for each in result])
     if svg is not None:
         svg.write_text(picture.draw(report), "utf-8")
     if not into_pages:
