@@ -29,7 +29,7 @@ async def dead_letters(queue: str) -> list[dict[str, Any]]:
 async def main(queue: str) -> None:
     for letter in await dead_letters(queue):
         print(
-            f"{letter['task']}: {letter['x-rmqarq-reason']}"
+            f"{letter['task']}: {letter.get('x-rmqarq-reason', 'put here by RabbitMQ')}"
             f" (attempts: {letter.get('x-rmqarq-attempts', '?')}),"
             f" {letter.get('x-rmqarq-error', 'no error')}:"
             f" {letter.get('x-rmqarq-message', '-')}"
