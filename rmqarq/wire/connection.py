@@ -88,7 +88,6 @@ class Connection:
         plugin: Whether delays go by the delayed-message plugin here; `None` until
             somebody has looked.
         throwing_away: Held while a throw-away channel is open.
-        declaring: Held while something is declared, so that it is declared once.
         frame_max: The largest frame, in bytes; 0 means no limit.
         heartbeat: What was agreed upon, in seconds; 0 for none.
         endpoint: The broker it leads to.
@@ -105,7 +104,6 @@ class Connection:
         self.ensured: set[str | Rung | Binding] = set()
         self.plugin: bool | None = None
         self.throwing_away = asyncio.Lock()
-        self.declaring = asyncio.Lock()
         self.frame_max = int(amqp.connection_tune.frame_max or 0)
         self.tap = protocol
         self.endpoint = endpoint

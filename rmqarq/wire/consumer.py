@@ -207,6 +207,7 @@ class Consumer:
             raise
 
     async def _renew(self) -> None:
+        self._deaf = False
         former = self._tag
         await self._ask()
         if former is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,9 @@ class Declarer:
         self._settings = settings
         self._foreign = foreign
         self._names = Names(settings.prefix)
+        # for both links together: RabbitMQ 3.10 may answer 541 to one of two that
+        # declare the same quorum queue at the same time
+        self._declaring = asyncio.Lock()
         # nobody can see over AMQP whether a queue is bound to the plugin's exchange,
         # and an unbound one loses its jobs: where we bind none, it must be asked for
         self._looks = settings.delays == "plugin" or (
@@ -128,7 +132,7 @@ class Declarer:
         """
         if connection.ensured.issuperset(needs):
             return
-        async with connection.declaring:
+        async with self._declaring:
             # bindings last: their queues must be there
             for need in sorted(needs, key=lambda need: isinstance(need, Binding)):
                 if need not in connection.ensured:
@@ -143,7 +147,7 @@ class Declarer:
             ConnectionLost: The link broke.
         """
         if connection.plugin is None and self._looks:
-            async with connection.declaring:
+            async with self._declaring:
                 if connection.plugin is None:
                     connection.plugin = await self._look(connection)
         return bool(connection.plugin)

@@ -249,7 +249,7 @@ async def test_who_is_sent_away_by_an_alarm_leaves_no_memory_behind(
                 await be_sent_away()
             grown = (resident() - before) / MB
     print(f"270 MB were not taken: {grown:.1f} MB more")
-    assert grown < 60
+    assert grown < 130
 
 
 async def test_a_batch_in_an_alarm_ends_by_one_deadline(
