@@ -79,6 +79,7 @@ class Sender:
         except TransportError as error:
             if isinstance(error, ConnectionLost):
                 error.unsent = True
+            error.__traceback__ = None  # its frames hold the messages
             return dict.fromkeys(range(len(batch)), error)
         receipt = channel.send(ready, deadline)
         await receipt.done

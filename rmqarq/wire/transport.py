@@ -190,7 +190,9 @@ class Transport:
         finally:
             self._publishing -= 1
         if errors:
-            raise errors[0]
+            # out of the dict: else this frame and the error would hold each other, and
+            # with them the message, until a garbage collection
+            raise errors.pop(0)
 
     async def publish_many(
         self, publications: Sequence[Publication], patience: float
