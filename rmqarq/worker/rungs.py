@@ -24,9 +24,9 @@ STILL = 5.0
 class Rungs:
     """Counts rungs, and asks those that stand still.
 
-    In a cluster whose nodes have crashed one after the other, RabbitMQ 3.10 may tell of
-    hundreds of messages in a rung long after their time (seen with 3.10.8). Whoever
-    consumes from it makes its leader look: then they go on, or there are none.
+    In a cluster whose nodes have crashed one after the other, a rung of RabbitMQ 3.10
+    may stand still behind its first message (seen with 3.10.8). Whoever consumes from
+    it holds that one for a moment, and makes the leader look: the others go on.
 
     Args:
         transport: Where they are counted.
