@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiormq
+import anyio
 import pytest
 from anyio import to_thread
 
@@ -405,6 +406,20 @@ class TestProxy:
             with pytest.raises(ConnectionError):
                 await greet(proxy.port)
             await until(lambda: not proxy.links)
+
+    async def test_a_port_that_is_picked_is_not_picked_by_others(self) -> None:
+        code = (
+            "import sys; from tests.harness import broker;"
+            " broker.PORTS = [*map(int, sys.argv[1:])]; print(broker.free_ports(1)[0])"
+        )
+        picked = broker_module.free_ports(20)
+        *kept, free = picked
+        broker_module.release([free])
+        words = [sys.executable, "-c", code, *map(str, picked)]
+        for _ in range(3):
+            done = await anyio.run_process(words)
+            assert int(done.stdout) == free
+        broker_module.release(kept)
 
     async def test_no_task_is_left_behind(self) -> None:
         before = asyncio.all_tasks()

@@ -85,6 +85,8 @@ class Connection:
         id: Unique; the first word of the number of each publish.
         end: Done when the link is lost or closed, with the cause.
         ensured: What has been declared through this connection.
+        fresh: The rungs among these that have not been there for long, perhaps, and
+            until when that holds, by the clock of the loop.
         plugin: Whether delays go by the delayed-message plugin here; `None` until
             somebody has looked.
         throwing_away: Held while a throw-away channel is open.
@@ -103,6 +105,7 @@ class Connection:
         self.end: asyncio.Future[str] = loop.create_future()
         self.ensured: set[str | Rung | Binding] = set()
         self.plugin: bool | None = None
+        self.fresh: dict[Rung, float] = {}
         self.throwing_away = asyncio.Lock()
         self.frame_max = int(amqp.connection_tune.frame_max or 0)
         self.tap = protocol

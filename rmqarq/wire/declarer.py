@@ -15,6 +15,7 @@ from rmqarq.errors import (
     Unroutable,
 )
 from rmqarq.wire import declare, topology
+from rmqarq.wire.delay import Rung
 from rmqarq.wire.names import Names
 from rmqarq.wire.plugin import probe
 from rmqarq.wire.publication import Delayed
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
     from rmqarq.settings import Settings
     from rmqarq.wire.connection import Connection
-    from rmqarq.wire.delay import Rung
     from rmqarq.wire.publication import Publication
 
 log = logging.getLogger(__name__)
 
 FOUNDATION, LADDER = "\0foundation", "\0ladder"
+FRESH = 15.0
+"""Seconds after which a rung that was there when we declared it is complete, too: who
+creates it may still be at it."""
 
 
 class Declarer:
@@ -107,13 +110,12 @@ class Declarer:
         """
         waits = any(isinstance(each, Delayed) for each in batch)
         if waits and await self.uses_plugin(connection):
-            ready = by_plugin(batch)
-            needs = {need for each in ready for need in each.needs}
+            needs = {n for each in written(batch, connection) for n in each.needs}
             await self.ensure(connection, needs)
             if connection.plugin:  # it was not found wanting meanwhile
-                return ready
+                return written(batch, connection)
         await self.ensure(connection, {need for each in batch for need in each.needs})
-        return batch
+        return written(batch, connection)
 
     async def ensure(
         self, connection: Connection, needs: Iterable[str | Rung | Binding]
@@ -138,6 +140,9 @@ class Declarer:
                 if need not in connection.ensured:
                     await self._declare(connection, need)
                     connection.ensured.add(need)
+                    if isinstance(need, Rung):
+                        now = asyncio.get_running_loop().time()
+                        connection.fresh[need] = now + FRESH
 
     async def uses_plugin(self, connection: Connection) -> bool:
         """Tell whether delays go by the plugin here; looks once per connection.
@@ -240,6 +245,16 @@ class Declarer:
             connection.ensured.add(LADDER)
 
 
-def by_plugin(batch: Sequence[Publication]) -> Sequence[Publication]:
-    """Write the delayed messages of a batch for the plugin."""
-    return [each.by_plugin() if isinstance(each, Delayed) else each for each in batch]
+def written(
+    batch: Sequence[Publication], connection: Connection
+) -> Sequence[Publication]:
+    """Write the delayed messages of a batch for the broker that a link leads to."""
+    if connection.plugin:
+        batch = [e.by_plugin() if isinstance(e, Delayed) else e for e in batch]
+    fresh = connection.fresh
+    if fresh:
+        now = asyncio.get_running_loop().time()
+        for rung in [rung for rung, end in fresh.items() if end < now]:
+            del fresh[rung]
+        batch = [e.expiring(fresh) if isinstance(e, Delayed) else e for e in batch]
+    return batch

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from rmqarq.wire import properties
 from rmqarq.wire.delay import Rung, plan, timer
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import NO_HEADERS, Header, Template, template
-from rmqarq.wire.relay import Relay, relay
+from rmqarq.wire.relay import Relay, onward, relay
 from rmqarq.wire.topology import Binding, delayed_binding
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -136,6 +140,32 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
             mandatory=False,
         )
 
+    def expiring(self, fresh: Container[object]) -> Publication:
+        """Have it expire by itself where its first rung was declared a moment ago.
+
+        A quorum queue of RabbitMQ 3.10 takes messages before it knows its own TTL, when
+        two declare it at the same time (`rabbit_quorum_queue:start_cluster`). Such a
+        message never leaves, and holds up all behind it. The broker takes `expiration`
+        off as it dead-letters the message ("Per-message TTL and dead lettering").
+
+        Args:
+            fresh: The rungs that were declared a moment ago.
+        """
+        first = next(need for need in self.needs if isinstance(need, Rung))
+        if first not in fresh:
+            return self
+        ready = _expiring(self.template, first.ttl_ms)
+        return structs.replace(self, template=ready)
+
+
+def _expiring(ready: Template | Relay, ms: int) -> Template | Relay:
+    expiration = properties.encode_short(str(ms))
+    if isinstance(ready, Relay):
+        return Relay({**ready.parts, "expiration": expiration}, ready.entries)
+    flags = int.from_bytes(ready.before[:2], "big") | properties.EXPIRATION
+    before = flags.to_bytes(2, "big") + ready.before[2:] + expiration
+    return Template(before, ready.after)
+
 
 def immediate(letter: Post, queue: str, *, home: str | None = None) -> Publication:
     """Send straight to a queue through the default exchange.
@@ -179,6 +209,25 @@ def delayed(
         delay=delay,
         names=names,
     )
+
+
+def released(
+    rung: Rung, routing_key: str, properties: bytes, body: bytes, names: Names
+) -> Publication:
+    """Send on what its rung should have dead-lettered, as the rung would have.
+
+    Args:
+        rung: Where it waits.
+        routing_key: Under which key it came there.
+        properties: Its encoded properties, as they came.
+        body: The payload, as it came.
+        names: The names of the ladder.
+
+    Raises:
+        PropertyError: The properties can't be read, or are too many.
+    """
+    exchange = names.ladder(rung.decade - 1)
+    return Publication(exchange, routing_key, onward(properties), body, ())
 
 
 def shortened(text: str) -> str:

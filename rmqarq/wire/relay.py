@@ -18,6 +18,8 @@ from rmqarq.wire import properties
 from rmqarq.wire.properties import PropertyError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rmqarq.wire.properties import Header
 
 OURS = "x-rmqarq-"
@@ -62,16 +64,36 @@ def relay(raw: bytes, headers: Mapping[str, Header]) -> Relay:
     Raises:
         PropertyError: They can't be read, or are too many with ours.
     """
+    ours = properties.encode_table(headers)[4:]
+    return _taken_over(raw, _foreign, ours)
+
+
+def onward(raw: bytes) -> Relay:
+    """Take over properties as they came, with what is ours in them, and their way.
+
+    For a message that stays what it is: `CC` names the rungs before it.
+
+    Raises:
+        PropertyError: They can't be read, or are too many.
+    """
+    return _taken_over(raw, _of_the_way)
+
+
+def _foreign(header: str) -> bool:
+    return not (is_brokers(header) or header.startswith(OURS))
+
+
+def _of_the_way(header: str) -> bool:
+    return header == "CC" or not (is_brokers(header) or header == NUMBER)
+
+
+def _taken_over(raw: bytes, keep: Callable[[str], bool], more: bytes = b"") -> Relay:
     parts = properties.cut(raw)
     table = parts.pop("headers", b"")
     for name in SET_ASIDE:
         parts.pop(name, None)
-    kept = [
-        entry
-        for name, entry in properties.entries(table)
-        if not (is_brokers(name) or name.startswith(OURS))
-    ]
-    entries = b"".join((*kept, properties.encode_table(headers)[4:]))
+    kept = [entry for name, entry in properties.entries(table) if keep(name)]
+    entries = b"".join((*kept, more))
     size = len(entries) + sum(map(len, parts.values()))
     if size > MOST:
         msg = f"the properties take {size} bytes; {MOST} are allowed"

@@ -19,7 +19,7 @@ from rmqarq.errors import (
 from rmqarq.wire import declare
 from rmqarq.wire.attempts import Attempts
 from rmqarq.wire.connection import ChannelRefused
-from rmqarq.wire.declarer import by_plugin
+from rmqarq.wire.declarer import written
 from rmqarq.wire.publisher import PublishChannel
 
 if TYPE_CHECKING:
@@ -71,8 +71,10 @@ class Sender:
     ) -> dict[int, RmqarqError]:
         channel = self._channel
         ready = batch
-        if channel is not None and channel.connection.plugin:
-            ready = by_plugin(batch)
+        if channel is not None:
+            link = channel.connection
+            if link.plugin or link.fresh:
+                ready = written(batch, link)
         try:
             if channel is None or not self._ready(channel, ready):
                 channel, ready = await self._make_ready(batch, deadline)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rmqarq.errors import (
@@ -20,13 +20,21 @@ from rmqarq.wire import declare
 from rmqarq.wire.connection import ChannelRefused
 from rmqarq.wire.consumer import Consumer, Delivery, Source
 from rmqarq.wire.declarer import Declarer
+from rmqarq.wire.delay import Rung
 from rmqarq.wire.link import Link
 from rmqarq.wire.names import Names
 from rmqarq.wire.sender import Sender
 from rmqarq.wire.topology import Binding, delayed_binding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Callable,
+        Container,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
 
     from rmqarq.settings import Settings
     from rmqarq.wire.declare import Depth
@@ -37,7 +45,7 @@ CHUNK = 500
 GIVEN_UP = (ConnectionFailed, BrokerBlocked, OutcomeUnknown)
 """What a window meets at its deadline: the next one would only meet it, too."""
 IN_FLIGHT = 2
-STIR = 1.0
+HOLD = 1.0
 CLOSE_GRACE, POLL = 5.0, 0.01
 PROBES, PROBE_PAUSE = 3, 0.3
 
@@ -293,11 +301,18 @@ class Transport:
         found = (await self.depths(queues)).values()
         return sum(each.ready for each in found if each is not None)
 
-    async def stir(self, queue: str) -> bool:
-        """Consume from a queue for a moment, and give back what comes.
+    @property
+    def rungs(self) -> list[Rung]:
+        """The rungs that we publish to, as far as the present connection knows."""
+        current = self._publish_link.current
+        known = current.ensured if current is not None else ()
+        return [need for need in known if isinstance(need, Rung)]
 
-        Returns:
-            Whether anything came.
+    @asynccontextmanager
+    async def head(self, queue: str) -> AsyncGenerator[Delivery | None]:
+        """Hold the first message of a queue, if there is one, to be settled within.
+
+        Nothing else is taken, and what is not settled goes back.
 
         Raises:
             TransportError: The link broke, or the queue does not answer.
@@ -305,28 +320,25 @@ class Transport:
         """
         connection = await self._consume_link.connection()
         channel = await connection.channel()
-        came = asyncio.Event()
-
-        def on_delivery(delivery: Delivery) -> None:
-            delivery.release()
-            came.set()
-
-        consumer = Consumer(connection, channel, Source(queue, queue, 1), on_delivery)
+        first: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        source = Source(queue, queue, 1)
+        consumer = Consumer(connection, channel, source, first.set_result)
         hung = False
         try:
-            await consumer.start()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STIR):
-                    await came.wait()
-            await consumer.cancel()
-        except ConnectionLost:
-            hung = True
-            raise
-        except ChannelRefused as error:
-            raise declare.explained(error, queue) from error
+            try:
+                await consumer.start()
+                await asyncio.wait((first,), timeout=HOLD)
+                await consumer.cancel()
+            except ConnectionLost:
+                hung = True
+                raise
+            except ChannelRefused as error:
+                raise declare.explained(error, queue) from error
+            yield first.result() if first.done() else None
+            if first.done():
+                await asyncio.sleep(self.linger)
         finally:
             consumer.discard(hung=hung)
-        return came.is_set()
 
     async def close_consumers(self) -> None:
         """Close the consuming connection; the next consumer makes it anew."""

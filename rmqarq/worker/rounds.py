@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rmqarq.errors import TransportError
 from rmqarq.wire.delay import every_rung
-from rmqarq.wire.names import Names
 from rmqarq.worker.burst import Burst, Look
 from rmqarq.worker.rungs import Rungs
 
@@ -58,8 +57,8 @@ class Rounds:
         self._burst = Burst(
             wait=settings.burst_wait, interval=settings.burst_check_interval
         )
-        names = Names(settings.prefix)
-        self._rungs, self._own = Rungs(transport, names), Rungs(transport, names)
+        self._rungs = Rungs(transport, settings)
+        self._own = Rungs(transport, settings)
         self._stranded = 0
         self._empty_rungs = 0
 

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from rmqarq import App, Context, Reject, Retry, Worker
 from tests.broker.apps.ledger_app import make
-from tests.broker.kit import channel_to, declared, until, wait_for_count
+from tests.broker.kit import declared, until, wait_for_count
 
 if TYPE_CHECKING:
     import pytest
@@ -213,23 +213,3 @@ async def test_a_burst_ends_although_every_job_is_dead(
     assert worker.ending is not None
     assert worker.ending.exit_code == 5
     assert worker.stats.dead_lettered == 50
-
-
-async def test_a_rung_that_nothing_leaves_is_asked_and_not_given_up(
-    broker: Broker, queue: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    # RabbitMQ's own rungs may stand still after crashes: this one always does
-    app = burst(broker, queue, prefix=queue, wait_delayed=True, burst_timeout=8)
-    rung = f"{queue}.delay.100ms"
-    async with channel_to(broker.url) as channel:
-        await channel.queue_declare(rung, durable=True)
-        await channel.basic_publish(b"{}", routing_key=rung)
-        with caplog.at_level("INFO", "rmqarq"):
-            worker, _ = await run(app)
-        left = await channel.basic_get(rung, no_ack=True)
-        await channel.queue_delete(rung)
-    assert worker.ending is not None
-    assert worker.ending.why == "burst timeout"
-    assert any("it is asked" in each.msg for each in caplog.records)
-    assert left.body == b"{}"
-    assert left.delivery.redelivered

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +66,35 @@ async def test_producers_that_come_when_the_leader_dies_are_not_refused(
     assert max(times) < 5
     await wait_for_count(other.url, LED, ready=1 + len(times))
     await delete_queues(other.url, [LED, f"{LED}.suspect", f"{LED}_dlq"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_rung_that_several_declare_at_once_keeps_no_job(
+    cluster: Cluster,
+) -> None:
+    # RabbitMQ 3.10 tells all but one of them that it is there, and takes messages,
+    # before it knows its TTL: without `expiration` some of these rungs stand still
+    urls = [node.url for node in cluster.nodes] * 3
+    for number in range(5):
+        async with AsyncExitStack() as stack:
+            apps = [
+                await stack.enter_async_context(
+                    App(url, queue=LED, prefix=f"{LED}-{number}", delays="ladder")
+                )
+                for url in urls
+            ]
+            for app in apps:
+                await app.ref("quick").enqueue()
+
+            async def defer(app: App, digit: int) -> None:
+                await asyncio.sleep(random.uniform(0, 0.03))
+                await app.ref("quick").defer(digit / 10)
+
+            for digit in range(1, 10):
+                await asyncio.gather(*(defer(app, digit) for app in apps))
+            await wait_for_count(urls[0], LED, ready=10 * len(apps))
+        await delete_queues(urls[0], [LED, f"{LED}.suspect", f"{LED}_dlq"])
 
 
 @pytest.mark.slow

@@ -137,6 +137,7 @@ CONNECTIONS = """\
 ]}."""
 
 _numbers = itertools.count(1)
+_claims: dict[int, socket.socket] = {}
 
 
 class BrokerError(Exception):
@@ -218,9 +219,8 @@ class Broker:
         self._enabled = tuple(enabled)
         self.cookie = peer.cookie if peer else f"{random.getrandbits(128):032x}"
         self._peer = peer
-        self.port, self._distribution_port, self._epmd_port, self._control = free_ports(
-            4
-        )
+        self._ports = free_ports(4)
+        self.port, self._distribution_port, self._epmd_port, self._control = self._ports
         if peer is not None:
             self._epmd_port = peer._epmd_port
         self.url = f"amqp://guest:guest@{HOST}:{self.port}/"
@@ -307,6 +307,7 @@ class Broker:
         if self._guardian is not None:
             self._guardian.dismiss()
             self._guardian = None
+        release(self._ports)
         atexit.unregister(self._stop_at_exit)
 
     def ctl(self, *args: str, timeout: float = 60) -> str:
@@ -556,14 +557,42 @@ def find_epmd() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Pick different TCP ports that nobody listens on."""
+    """Pick different TCP ports that nobody listens on, and that nobody else picks.
+
+    Those of a node that is down for a moment are free to listen on, but not to pick.
+    """
     ports: list[int] = []
     while len(ports) < count:
         port = random.choice(PORTS)
+        claim = _claim(port)
+        if claim is None:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
-            ports += [port] if port not in ports else []
+            _claims[port] = claim
+            ports.append(port)
+            continue
+        claim.close()
     return ports
+
+
+def _claim(port: int) -> socket.socket | None:
+    """Keep a port from the other processes of tests, for as long as this one lives."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0rmqarq-port-{port}")  # a name in no directory
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def release(ports: Iterable[int]) -> None:
+    """Let others pick these ports again."""
+    for port in ports:
+        claim = _claims.pop(port, None)
+        if claim is not None:
+            claim.close()
 
 
 def answers(port: int, greeting: bytes) -> bool:
