@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import os
 import secrets
@@ -39,6 +40,7 @@ from tests.broker.kit import (
 from tests.harness import admin
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
     from rmqarq import Task
@@ -530,3 +532,34 @@ async def test_a_setting_that_can_not_be_is_refused_when_the_app_is_made() -> No
         assert "marker-word" not in str(caught.value)
     with pytest.raises(ConfigurationError, match="queue name"):
         App(queue="amq.mine")
+
+
+async def test_who_waits_for_room_comes_in_the_order_of_the_calls(
+    broker: Broker, proxy: Proxy, queue: str
+) -> None:
+    # a batch needs much room at once: singles that slipped past would starve it
+    async with App(proxy.url(broker), queue=queue) as app:
+        task = app.task(note)
+        await task.enqueue(0)
+        proxy.pause("down")  # no confirm comes any more
+        numbers = itertools.count(1)
+        calls: list[asyncio.Task[Any]] = []
+
+        async def begin(call: Coroutine[Any, Any, Any]) -> None:
+            calls.append(asyncio.create_task(call))
+            await asyncio.sleep(0)
+
+        for size in (500, 200, 400, 400):  # 1 000 may be unconfirmed
+            await begin(
+                app.enqueue_many([task.job(next(numbers)) for _ in range(size)])
+            )
+            for _ in range(20):
+                await begin(task.enqueue(next(numbers)))
+        await asyncio.sleep(0.2)
+        assert not any(call.done() for call in calls)
+        proxy.resume()
+        await asyncio.gather(*calls)
+    came = [
+        json.loads(each.body)["args"][0] for each in await take_all(broker.url, queue)
+    ]
+    assert came == [*range(next(numbers))]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from anyio import to_thread
 
-from rmqarq import App, BrokerBlocked, TransportError
+from rmqarq import App, BrokerBlocked, TransportError, Worker
 from rmqarq.wire.transport import Transport
-from rmqarq.worker import intake
+from rmqarq.worker import intake, roster
 from tests.broker.kit import channel_to, running, until, wait_for_count
-from tests.harness.broker import Broker, free_ports
+from tests.harness.broker import Broker, binary, free_ports
 from tests.harness.exposition import fetch
 from tests.harness.proxy import Proxy
 
@@ -105,6 +105,28 @@ async def test_jobs_done_while_the_link_is_down_are_not_run_again(
         await wait_for_count(broker.url, queue, ready=0, consumers=1)
     assert gate.entered == 5
     await wait_for_count(broker.url, queue, ready=0, consumers=0)
+
+
+async def test_a_lost_ack_is_in_doubt_for_as_long_as_the_broker_may_sit_on_it(
+    broker: Broker, proxy: Proxy, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a half-open link is noticed by its heartbeat, and what was acked on it comes late
+    monkeypatch.setattr(roster, "DOUBT", 0.3)
+    app = App(proxy.url(broker), queue=queue)
+    tally = Tally(app)
+    async with running(app) as worker:
+        proxy.pause("up")
+        async with App(broker.url, queue=queue) as producer:
+            await producer.ref("tally").enqueue(1)
+        await until(lambda: worker.stats.completed == 1)  # and its ack is on its way
+        proxy.refuse()
+        proxy.cut()
+        await asyncio.sleep(1)
+        proxy.accept()
+        proxy.resume()
+        await until(lambda: worker.stats.duplicates == 1)
+        await wait_for_count(broker.url, queue, ready=0, consumers=1)
+    assert tally.runs == {1: 1}
 
 
 async def test_a_broker_that_restarts_and_crashes_costs_no_confirmed_job(
@@ -293,3 +315,33 @@ async def test_a_consumer_that_the_broker_has_forgotten_is_made_anew(
         await tally.task.enqueue(1)
         await until(lambda: tally.runs == {1: 1})
         assert worker.stats.reconnects == 0
+
+
+FORGET = """\
+{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, {queue})),
+[ra:process_command(
+    amqqueue:get_pid(Queue),
+    rabbit_fifo:make_checkout({{element(2, Each), element(1, Each)}}, cancel, #{{}})
+) || Each <- rabbit_amqqueue:consumers(Queue)], ok.
+"""
+
+
+async def test_a_burst_asks_anew_for_jobs_that_wait_and_do_not_come(
+    broker: Broker, queue: str
+) -> None:
+    app = App(broker.url, queue=queue, burst=True, burst_check_interval=0.1)
+    gate, tally = Gate(app), Tally(app)
+    other = f"{queue}-2"
+    async with app:
+        await gate.task.options(queue=other).enqueue()
+        worker = Worker(app, queues=(queue, other))
+        burst = asyncio.create_task(worker.run(signals=False))
+        await until(lambda: gate.entered == 1)
+        await to_thread.run_sync(broker.eval, FORGET.format(queue=binary(queue)))
+        await wait_for_count(broker.url, queue, consumers=0)
+        await tally.task.enqueue(1)
+        gate.open.set()
+        async with asyncio.timeout(15):
+            await burst
+    assert tally.runs == {1: 1}
+    assert worker.stats.reconnects == 0

@@ -208,6 +208,18 @@ async def test_tls_to_a_plain_port_is_refused(tls: Tls) -> None:
     assert "speaks no TLS on this port" in said
 
 
+@pytest.mark.parametrize("setting", ["tls_ca", "tls_cert", "tls_key"])
+def test_a_file_for_tls_keeps_the_link_to_elsewhere_from_being_plain(
+    tls: Tls, setting: str
+) -> None:
+    url = f"amqp://{USER}:{PASSWORD}@elsewhere.example:5672/"
+    given: dict[str, Any] = {setting: tls.authority}
+    with pytest.raises(ConfigurationError, match=f"{setting} can't be used") as caught:
+        App(url, **given)
+    assert "write amqps:// in the URL" in str(caught.value)
+    look(written(caught.value))
+
+
 async def test_a_plain_link_to_a_tls_port_never_shows_the_password(tls: Tls) -> None:
     await refused(tls.url("good", scheme="amqp"), ConnectionFailed)
 

@@ -274,6 +274,28 @@ class TestDropping:
         await wait_for_count(place.url, place.dead, ready=0)
 
 
+class TestSeveralQueues:
+    async def test_a_limit_is_for_all_of_them_together(
+        self, broker: Broker, place: Place, queue: str, tmp_path: Path
+    ) -> None:
+        other = Place(broker, f"{queue}-2", tmp_path)
+        await place.fill(*(place.letter(n) for n in range(2)))
+        await other.fill(*(other.letter(n) for n in range(2, 5)))
+        both = ("--queue", queue, "--queue", other.queue, "--limit", "3")
+        done = place.run("list", "--json", *both)
+        assert [each["id"] for each in json.loads(done.stdout)] == [
+            f"job-{n}" for n in range(3)
+        ]
+        done = place.run("drop", *both, typed="y\nn\n")
+        assert done.returncode == 1
+        assert f"Drop 1 of the 3 dead letters of {other.queue}? [y/N]" in done.stderr
+        done = place.run("requeue", *both)
+        assert done.stdout == (
+            f"{queue}: requeued 2 of 2\n{other.queue}: requeued 1 of 3\n"
+        )
+        assert [each["id"] for each in other.found()] == ["job-3", "job-4"]
+
+
 class TestPoison:
     async def test_no_letter_can_kill_the_tool_or_is_lost(
         self, place: Place, broker: Broker

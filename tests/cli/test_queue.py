@@ -163,6 +163,20 @@ class TestPurge:
         assert done.returncode == 2
         assert f"say which: {place.queue}, {place.queue}-2" in said(done)
 
+    async def test_of_several_queues_none_is_touched_before_all_are_agreed_upon(
+        self, place: Place
+    ) -> None:
+        other = f"{place.queue}-2"
+        await place.fill(3)
+        await place.fill(2, queue=other)
+        both = ("purge", "jobs:app", "-q", place.queue, "-q", other)
+        done = place.run(*both, typed="y\nn\n")
+        assert done.returncode == 1
+        assert f"Delete what waits in {other} (2)? [y/N]" in said(done)
+        await wait_for_count(place.url, place.queue, ready=3)
+        done = place.run(*both, typed="y\ny\n")
+        assert done.stdout == f"{place.queue}: 3 deleted\n{other}: 2 deleted\n"
+
     def test_a_queue_that_is_not_there_ends_with_2(self, place: Place) -> None:
         done = place.run("purge", "-q", place.queue, "-u", place.url, "--yes")
         assert done.returncode == 2
