@@ -18,6 +18,9 @@ from rmqarq.wire.topology import Binding, delayed_binding
 if TYPE_CHECKING:
     from collections.abc import Container
 
+LEAST = 1000
+"""Milliseconds in which a message may reach a worker although its rung is gone."""
+
 
 class Publication(Struct, frozen=True, gc=False):
     """One publish, to be repeated as often as need be.
@@ -154,7 +157,7 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
         first = next(need for need in self.needs if isinstance(need, Rung))
         if first not in fresh:
             return self
-        ready = _expiring(self.template, first.ttl_ms)
+        ready = _expiring(self.template, max(LEAST, first.ttl_ms))
         return structs.replace(self, template=ready)
 
 

@@ -20,7 +20,6 @@ from rmqarq.wire import declare
 from rmqarq.wire.connection import ChannelRefused
 from rmqarq.wire.consumer import Consumer, Delivery, Source
 from rmqarq.wire.declarer import Declarer
-from rmqarq.wire.delay import Rung
 from rmqarq.wire.link import Link
 from rmqarq.wire.names import Names
 from rmqarq.wire.sender import Sender
@@ -301,18 +300,12 @@ class Transport:
         found = (await self.depths(queues)).values()
         return sum(each.ready for each in found if each is not None)
 
-    @property
-    def rungs(self) -> list[Rung]:
-        """The rungs that we publish to, as far as the present connection knows."""
-        current = self._publish_link.current
-        known = current.ensured if current is not None else ()
-        return [need for need in known if isinstance(need, Rung)]
-
     @asynccontextmanager
     async def head(self, queue: str) -> AsyncGenerator[Delivery | None]:
         """Hold the first message of a queue, if there is one, to be settled within.
 
-        Nothing else is taken, and what is not settled goes back.
+        Nothing else is taken. What is not acked goes back to its place as the channel
+        ends; a quorum queue without a limit would put it last if it were given back.
 
         Raises:
             TransportError: The link broke, or the queue does not answer.
@@ -321,8 +314,13 @@ class Transport:
         connection = await self._consume_link.connection()
         channel = await connection.channel()
         first: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+
+        def on_delivery(delivery: Delivery) -> None:
+            if not first.done():  # else its leader has changed, and it comes once more
+                first.set_result(delivery)
+
         source = Source(queue, queue, 1)
-        consumer = Consumer(connection, channel, source, first.set_result)
+        consumer = Consumer(connection, channel, source, on_delivery)
         hung = False
         try:
             try:

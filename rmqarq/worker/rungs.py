@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import TYPE_CHECKING
 
 from rmqarq.errors import AccessRefused, RmqarqError
@@ -24,7 +23,6 @@ log = logging.getLogger(__name__)
 
 STILL = 5.0
 """Seconds past its time in which a rung that nothing leaves is not wondered at."""
-LOOK = 60.0
 
 
 class Rungs:
@@ -33,7 +31,8 @@ class Rungs:
     A quorum queue of RabbitMQ 3.10 may hold a message that never expires, and all
     behind it (see `Delayed.expiring`). It is known by this: nothing leaves the rung,
     and twice, further apart than its time, it is the first one. Then it is sent on as
-    the rung should have done, and the others go by themselves.
+    the rung should have done, and the others go by themselves. A healthy rung may be
+    looked at for nothing: that costs its first message no time.
 
     Args:
         transport: Where they are counted.
@@ -48,15 +47,6 @@ class Rungs:
         self._first: dict[str, tuple[str, int]] = {}
         self._refused = False
 
-    async def watch(self) -> None:
-        """Look after the rungs that this worker publishes to, for ever."""
-        while True:
-            await asyncio.sleep(LOOK * random.uniform(0.5, 1.5))
-            try:
-                await self.count(self._transport.rungs)
-            except RmqarqError as error:
-                log.debug("the rungs can't be counted: %(why)s", {"why": error})
-
     async def count(self, rungs: Iterable[Rung]) -> int:
         """Count the messages in some rungs, and help one that stands still.
 
@@ -69,8 +59,9 @@ class Rungs:
         found = {q: each.ready for q, each in depths.items() if each and each.ready}
         self.forget(found)
         still = [q for q, n in found.items() if self._stands_still(q, n, known[q])]
-        for queue in still[:1]:  # the next one in the next round
-            found[queue] = await self._help(queue, known[queue], found[queue])
+        if still:  # the others in the next rounds
+            longest = min(still, key=lambda queue: self._last[queue][1])
+            found[longest] = await self._help(longest, known[longest], found[longest])
         return sum(found.values())
 
     def forget(self, but: Container[str] = ()) -> None:
@@ -87,33 +78,32 @@ class Rungs:
         return now - since > rung.ttl_ms / 1000 + STILL
 
     async def _help(self, queue: str, rung: Rung, ready: int) -> int:
-        """Look at its first message; give the number that is to be believed now."""
+        """Look at what comes first; give the number that is to be believed now."""
         del self._last[queue]
         if self._refused:
             return ready
         try:
-            async with self._transport.head(queue) as first:
-                if first is None:
-                    return 0
-                if not self._overdue(queue, first):
-                    first.release()
-                    return ready
-                await self._send_on(first, rung)
+            while ready:
+                async with self._transport.head(queue) as first:
+                    if first is None:
+                        return 0
+                    if not self._overdue(queue, first):
+                        return ready
+                    await self._send_on(first, rung)
+                ready -= 1
         except (RmqarqError, ValueError) as error:  # of its key or its properties
             self._refused = isinstance(error, AccessRefused)
-            log.warning(
-                "%(queue)s stands still, and can't be helped: %(why)s",
+            log.info(
+                "%(queue)s may stand still, and can't be helped: %(why)s",
                 {"queue": queue, "why": error},
             )
-            return ready
-        return ready - 1
+        return ready
 
     def _overdue(self, queue: str, first: Delivery) -> bool:
         """Tell whether it was the first one last time, too: a whole TTL ago or more."""
         mark = number_in(first.properties) or "", hash(first.body)
         before, self._first[queue] = self._first.get(queue), mark
-        # without a number, another one may have the same body
-        return mark == before and (bool(mark[0]) or first.redelivered)
+        return first.redelivered and mark == before
 
     async def _send_on(self, first: Delivery, rung: Rung) -> None:
         onward = released(

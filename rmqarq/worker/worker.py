@@ -28,7 +28,6 @@ from rmqarq.worker.intake import Intake
 from rmqarq.worker.lifespan import lifespan_of
 from rmqarq.worker.monitor import Monitor
 from rmqarq.worker.rounds import Rounds
-from rmqarq.worker.rungs import Rungs
 from rmqarq.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -267,8 +266,6 @@ class Worker:
                 self.settings, self.app.transport, dispatcher, intake, self._request
             )
             helpers.append(self._burst(rounds))
-        else:
-            helpers.append(Rungs(self.app.transport, self.settings).watch())
         if self.settings.health_check_interval:
             helpers.append(monitor.report())
         return helpers

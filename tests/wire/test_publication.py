@@ -34,6 +34,11 @@ def test_it_expires_with_its_first_rung_while_that_is_new(post: Post) -> None:
     assert (new.exchange, new.routing_key) == ("p.delay.1", "q")
 
 
+def test_it_has_a_second_to_reach_a_worker_should_the_rung_be_gone() -> None:
+    new = delayed(LETTER, "q", 0.1, NAMES).expiring({Rung(0, 1): 0.0})
+    assert decode(new.template.fill(b"c.1")).expiration == "1000"
+
+
 def test_it_does_not_once_that_has_been_there_for_long() -> None:
     usual = delayed(LETTER, "q", 1.3, NAMES)
     assert usual.expiring({Rung(0, 3): 0.0}) is usual
