@@ -65,7 +65,7 @@ def sentences_by_file() -> dict[str, set[str]]:
 
 def help_texts() -> Iterator[tuple[str, str]]:
     """Collect what all commands and their flags say of themselves, with their files."""
-    for command in translated.each_command(get_command(program)):
+    for command in translated.each_command(get_command(program())):
         place = getattr(command.callback, "__module__", "rmqarq.cli.main")
         file = place.removeprefix("rmqarq.").replace(".", "/") + ".py"
         for text in translated.help_texts(command):

@@ -5,46 +5,21 @@ from __future__ import annotations
 import io
 import sys
 import traceback
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 from rmqarq import logs
-from rmqarq.cli import (
-    broker,
-    check,
-    dev,
-    dlq,
-    doctor,
-    lost,
-    output,
-    queue,
-    run,
-    tasks,
-    translated,
-)
+from rmqarq.cli import output, translated
 from rmqarq.errors import AppNotFound, RmqarqError
 from rmqarq.records import masked
 from rmqarq.worker.ending import code_of
 
-program = typer.Typer(
-    name="rmqarq",
-    help="Typed background tasks on RabbitMQ.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-program.command(name="run")(run.run)
-program.command(name="dev")(dev.dev)
-program.command(name="check")(check.check)
-program.command(name="tasks")(tasks.tasks)
-program.command(name="doctor")(doctor.doctor)
-program.command(name="broker")(broker.broker)
-program.add_typer(queue.program)
-program.add_typer(dlq.program)
-program.add_typer(lost.program)
+COMMANDS = ("run", "dev", "check", "tasks", "doctor", "broker")
+GROUPS = ("queue", "dlq", "lost")
+"""Each is a file beside this one, which is loaded when it is called, or for help."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,7 +28,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@program.callback()
 def options(
     *,
     show_version: Annotated[
@@ -73,6 +47,30 @@ def options(
     """Typed background tasks on RabbitMQ."""
 
 
+def program(*names: str) -> typer.Typer:
+    """Put the program together.
+
+    Args:
+        *names: The commands and groups that are wanted; all, if none is named.
+    """
+    made = typer.Typer(
+        name="rmqarq",
+        help="Typed background tasks on RabbitMQ.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    made.callback()(options)
+    for name in names or (*COMMANDS, *GROUPS):
+        file: Any = import_module(f"rmqarq.cli.{name}")
+        if name in GROUPS:
+            made.add_typer(file.program)
+        else:
+            made.command(name=name)(getattr(file, name))
+    return made
+
+
 def main() -> NoReturn:
     """Run the program and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
@@ -80,7 +78,9 @@ def main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     output.asked_for.set(output.named_in(sys.argv[1:]))
     try:
-        sys.exit(translated.command_of(program)(standalone_mode=False))
+        # what the other commands import would take a probe longer than its own work
+        named = [each for each in sys.argv[1:2] if each in (*COMMANDS, *GROUPS)]
+        sys.exit(translated.command_of(program(*named))(standalone_mode=False))
     except RmqarqError as error:
         _complain(error)
         sys.exit(code_of(error))

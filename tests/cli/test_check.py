@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -174,3 +176,18 @@ def test_a_failure_is_told_in_chinese_where_that_is_spoken(tmp_path: Path) -> No
     done = rmqarq("check", *flags, cwd=tmp_path, LC_ALL="zh_CN.UTF-8")
     assert done.returncode == 1
     assert f"127.0.0.1:{port} 没有 worker 应答" in said(done)
+
+
+def test_it_does_not_wait_for_what_other_commands_import() -> None:
+    code = (
+        "import sys; sys.argv = ['rmqarq', 'check', '--help']\n"
+        "from rmqarq.cli import main\n"
+        "try: main()\n"
+        "finally: print(*(m for m in sys.modules if m.startswith('rmqarq')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert "rmqarq.cli.check" in loaded
+    assert not {"rmqarq.cli.run", "rmqarq.cli.dev", "rmqarq.devbroker"} & {*loaded}

@@ -86,7 +86,7 @@ def commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
         yield from commands(each, *path, name)
 
 
-@pytest.mark.parametrize("path", [*commands(get_command(program))], ids=" ".join)
+@pytest.mark.parametrize("path", [*commands(get_command(program()))], ids=" ".join)
 def test_the_help_of_every_command_is_chinese(
     path: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
