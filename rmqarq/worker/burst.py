@@ -5,6 +5,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 QUICK = 0.2
+AN_ELECTION = 1.0
+"""Seconds in which the queues of a node that is gone find other leaders, and say again
+what they hold."""
 SLACK = 0.25
 OWN_RUNGS_WAIT = 5.0
 
@@ -72,11 +75,14 @@ class Burst:
     Args:
         wait: Whether running jobs count.
         interval: Seconds between two rounds while there is work.
+        rungs: Whether all rungs count: nobody consumes them, which would tell one
+            without a leader from an empty one.
     """
 
-    def __init__(self, *, wait: bool, interval: float) -> None:
+    def __init__(self, *, wait: bool, interval: float, rungs: bool = False) -> None:
         self._wait = wait
         self._interval = interval
+        self._quick = AN_ELECTION if rungs else QUICK
         self._idle_rounds = 0
 
     def finished(self, look: Look) -> bool:
@@ -86,4 +92,4 @@ class Burst:
 
     def pause(self, *, busy: bool) -> float:
         """Give the seconds until the next round: short when it may be the last."""
-        return self._interval if busy else min(QUICK, self._interval)
+        return self._interval if busy else min(self._quick, self._interval)

@@ -55,7 +55,9 @@ class Rounds:
         self._intake = intake
         self._end = end
         self._burst = Burst(
-            wait=settings.burst_wait, interval=settings.burst_check_interval
+            wait=settings.burst_wait,
+            interval=settings.burst_check_interval,
+            rungs=settings.wait_delayed,
         )
         self._rungs = Rungs(transport, settings)
         self._own = Rungs(transport, settings)

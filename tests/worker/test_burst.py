@@ -7,7 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from rmqarq.worker.burst import OWN_RUNGS_WAIT, QUICK, SLACK, Burst, Look
+from rmqarq.worker.burst import (
+    AN_ELECTION,
+    OWN_RUNGS_WAIT,
+    QUICK,
+    SLACK,
+    Burst,
+    Look,
+)
 
 IDLE = Look(now=100.0, running=0, delivered=False, ready=0, horizon=0.0, held=0)
 
@@ -75,6 +82,8 @@ def test_the_last_round_comes_quickly_and_the_others_at_their_interval() -> None
     assert burst.pause(busy=True) == 5.0
     assert burst.pause(busy=False) == QUICK
     assert Burst(wait=True, interval=0.05).pause(busy=False) == 0.05
+    patient = Burst(wait=True, interval=5.0, rungs=True)
+    assert patient.pause(busy=False) == AN_ELECTION
 
 
 @pytest.mark.parametrize(
