@@ -76,7 +76,7 @@ async def test_a_rung_that_several_declare_at_once_keeps_no_job(
     # RabbitMQ 3.10 tells all but one of them that it is there, and takes messages,
     # before it knows its TTL: without `expiration` some of these rungs stand still
     urls = [node.url for node in cluster.nodes] * 3
-    for number in range(5):
+    for number in range(3):
         async with AsyncExitStack() as stack:
             apps = [
                 await stack.enter_async_context(

@@ -43,7 +43,7 @@ def client_for_node() -> Path:
             [*command, "--prefix", made, AMQPLIB],
             capture_output=True,
             text=True,
-            timeout=45,
+            timeout=100,
             check=False,
         )
         assert done.returncode == 0, f"npm could not install {AMQPLIB}: {done.stderr}"
