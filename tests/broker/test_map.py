@@ -91,13 +91,14 @@ async def test_so_many_rows_make_so_many_messages(broker: Broker, queue: str) ->
 
 
 async def test_each_row_has_its_own_attempts_and_its_own_dead_letter(
-    node: Node,
+    node: Node, prefix: str
 ) -> None:
-    async with make(node.broker.url, queue=node.queue) as app:
+    # other tests leave delayed jobs under the usual prefix, which would be waited for
+    async with make(node.broker.url, queue=node.queue, prefix=prefix) as app:
         assert await app.tasks["flaky"].map(range(20), chunk=8) == 20
         assert await app.tasks["broken"].map(range(5), chunk=5) == 5
         assert await app.tasks["done"].map(range(10), chunk=5, defer=0.5) == 10
-    with node.worker("--burst", "--wait-delayed") as worker:
+    with node.worker("--burst", "--wait-delayed", prefix=prefix) as worker:
         assert await wait(worker) == 0, worker.output
     tries = node.ledger.tries()
     by_kind = Counter((row.kind, len(tries[row.job_id])) for row in node.ledger.rows())
