@@ -23,6 +23,7 @@ class Demand(Struct, frozen=True):
         beside: The others, in words.
         choice: Whether an entry is one of them.
         bound: What the ratio must reach, or stay below if less is better.
+        variant: Of rmqarq; the best one if not given.
     """
 
     match: str
@@ -30,6 +31,7 @@ class Demand(Struct, frozen=True):
     beside: str
     choice: Choice
     bound: float
+    variant: str = ""
 
     @property
     def row(self) -> Row:
@@ -94,8 +96,8 @@ DEMANDS = (
     Demand("drain", "cpu", "all queues", _queue, 0.25),
     Demand("latency", "p50", "queues on RabbitMQ", _on_rabbitmq, 1),
     Demand("memory", "idle", "queues on RabbitMQ", _on_rabbitmq, 1),
+    Demand("delayed", "last", "Celery", _named("celery"), 0.05, "mapped"),
     Demand("delayed", "last", "Celery", _named("celery"), 0.05),
-    Demand("delayed", "last", "its quorum queues", _named("celery", "quorum"), 0.05),
 )
 
 
@@ -105,5 +107,6 @@ def judge(report: Report) -> list[Verdict]:
     for demand in DEMANDS:
         ranked = standings(report, demand.row)
         rivals = [each for each in ranked if demand.choice(each.entry)]
-        verdicts.append(Verdict(demand, next(iter(rivals), None), ours(ranked)))
+        own = ours(ranked, demand.variant)
+        verdicts.append(Verdict(demand, next(iter(rivals), None), own))
     return verdicts

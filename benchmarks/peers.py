@@ -21,6 +21,7 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True):
     extra: tuple[str, ...] = ()
     parallel: bool = True
     only: tuple[str, ...] = ()
+    apart: bool = False
     weight: float | None = None
     pace: float = 400.0
     note: str = ""
@@ -38,6 +39,7 @@ class Peer(Struct, frozen=True, forbid_unknown_fields=True):
     best: Variant | None = None
     classic: Variant | None = None
     quorum: Variant | None = None
+    mapped: Variant | None = None
     imports: str = msgspec.field(default="", name="import")
     delays: bool = False
     queue: bool = False
@@ -51,6 +53,7 @@ class Peer(Struct, frozen=True, forbid_unknown_fields=True):
             "best": self.best,
             "classic": self.classic,
             "quorum": self.quorum,
+            "mapped": self.mapped,
         }
         return {name: each for name, each in named.items() if each is not None}
 

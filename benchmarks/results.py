@@ -135,9 +135,19 @@ def standings(report: Report, row: Row) -> list[Standing]:
     return sorted(found, key=lambda each: each.value, reverse=row.most)
 
 
-def ours(ranked: list[Standing]) -> Standing | None:
-    """Give rmqarq's better variant."""
-    return next((each for each in ranked if each.entry.name == "rmqarq"), None)
+def ours(ranked: list[Standing], variant: str = "") -> Standing | None:
+    """Give rmqarq's best variant.
+
+    Args:
+        ranked: A row.
+        variant: This one; else any that does the same as other libraries.
+    """
+    for each in ranked:
+        settings = each.entry.settings
+        fits = each.entry.variant == variant if variant else not settings.apart
+        if each.entry.name == "rmqarq" and fits:
+            return each
+    return None
 
 
 def better(a: float, b: float, row: Row) -> bool:

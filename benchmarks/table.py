@@ -145,10 +145,11 @@ def demands(report: Report) -> str:
 def _demand_line(verdict: Verdict) -> list[str]:
     demand, own, rival = verdict.demand, verdict.own, verdict.rival
     sign = "≥" if demand.row.most else "≤"
+    variant = f" ({demand.variant})" if demand.variant else ""
     return [
         demand.beside,
         demand.row.label,
-        short(own.value) if own else "",
+        f"{short(own.value)}{variant}" if own else "",
         _named(rival) if rival else "not measured",
         "" if verdict.ratio is None else f"{verdict.ratio:.3g}x",
         f"{sign} {demand.bound:g}x",

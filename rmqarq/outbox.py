@@ -135,8 +135,9 @@ class Outbox:
             timestamp=int(message.enqueued_at),
         )
         try:
-            if order.delay:
-                return delayed(letter, order.queue, order.delay, self._names)
+            if order.delay:  # which runs since the call
+                left = order.delay - (self._clock() - order.message.enqueued_at)
+                return delayed(letter, order.queue, left, self._names)
             return immediate(letter, order.queue)
         except PropertyError as error:
             raise EncodeError(

@@ -190,3 +190,19 @@ def test_slow_libraries_get_fewer_jobs() -> None:
     assert [match.jobs(weight, 1) for weight in (0.5, 1, 4)] == [500, 1000, 1000]
     assert Match("m", "", 1000, "both").jobs(4, 0.5) == 2000
     assert Match("m", "", 1).jobs(4, 0.5) == 1
+
+
+def test_many_jobs_in_a_message_stand_for_themselves_only(
+    report: results.Report,
+) -> None:
+    late = {"rmqarq/default": 600.0, "rmqarq/mapped": 45.0, "celery/best": 1000.0}
+    report.contest["delayed"] = {key: [{"last": ms}] for key, ms in late.items()}
+    row = next(row for row in ROWS if row.match == "delayed")
+    own = results.ours(results.standings(report, row))
+    assert own is not None
+    assert own.entry.key == "rmqarq/default"
+    found = [each for each in judge(report) if each.demand.match == "delayed"]
+    assert [(each.ratio, each.met) for each in found] == [(0.045, True), (0.6, False)]
+    lines = table.demands(report).splitlines()
+    told = [line for line in lines if "due at once" in line]
+    assert ["45 (mapped)" in line for line in told] == [True, False]

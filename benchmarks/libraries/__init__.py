@@ -18,7 +18,7 @@ import os
 
 URL = os.environ.get("RMQARQ_URL", "amqp://guest:guest@localhost:5672/")
 REDIS = os.environ.get("BENCH_REDIS", "redis://localhost:6379")
-VARIANT = os.environ.get("BENCH_VARIANT", "default")  # or best, classic, quorum
+VARIANT = os.environ.get("BENCH_VARIANT", "default")  # or best, classic, quorum, mapped
 BEST = VARIANT != "default"  # the library's best settings
 QUEUE = "benchmark"
 AT_ONCE = 500  # concurrent publishes of one gather

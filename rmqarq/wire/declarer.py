@@ -98,11 +98,8 @@ class Declarer:
 
     async def prepare(
         self, connection: Connection, batch: Sequence[Publication]
-    ) -> Sequence[Publication]:
+    ) -> None:
         """Declare what a batch needs, on the way that its delayed messages take here.
-
-        Returns:
-            The batch as it is to be sent through this connection.
 
         Raises:
             ConfigurationError: As for `ensure` and `uses_plugin`.
@@ -113,9 +110,8 @@ class Declarer:
             needs = {n for each in written(batch, connection) for n in each.needs}
             await self.ensure(connection, needs)
             if connection.plugin:  # it was not found wanting meanwhile
-                return written(batch, connection)
+                return
         await self.ensure(connection, {need for each in batch for need in each.needs})
-        return written(batch, connection)
 
     async def ensure(
         self, connection: Connection, needs: Iterable[str | Rung | Binding]
@@ -249,12 +245,24 @@ def written(
     batch: Sequence[Publication], connection: Connection
 ) -> Sequence[Publication]:
     """Write the delayed messages of a batch for the broker that a link leads to."""
-    if connection.plugin:
-        batch = [e.by_plugin() if isinstance(e, Delayed) else e for e in batch]
+    for each in batch:
+        if type(each) is Delayed:
+            break
+    else:  # a generator would cost more than all the rest here
+        return batch
+    now = asyncio.get_running_loop().time()
     fresh = connection.fresh
-    if fresh:
-        now = asyncio.get_running_loop().time()
-        for rung in [rung for rung, end in fresh.items() if end < now]:
-            del fresh[rung]
-        batch = [e.expiring(fresh) if isinstance(e, Delayed) else e for e in batch]
-    return batch
+    for rung in [rung for rung, end in fresh.items() if end < now]:
+        del fresh[rung]
+    return [
+        _written(each, connection) if isinstance(each, Delayed) else each
+        for each in batch
+    ]
+
+
+def _written(delayed: Delayed, connection: Connection) -> Publication:
+    if connection.plugin:
+        publication = delayed.by_plugin()
+        if publication is not delayed:
+            return publication
+    return delayed.by_ladder(connection.fresh)

@@ -8,6 +8,10 @@ the target queue travels as routing key and the rungs in `CC`, and at each ladde
 exchange at most one key matches. Where none does, the alternate exchange passes the
 message on, at last to `due`, where the target's own key matches.
 
+Rounding up, and what passes until a message is written, would make it late. So it may
+leave its first rung sooner than the others there: by its `expiration`. A queue looks at
+its first message only, so it may stand behind some; then it is as late as without.
+
 Where the broker has the delayed-message plugin, a delay may be a header instead.
 """
 
@@ -26,7 +30,9 @@ DECADES = 9
 LONGEST = (10**DECADES - 1) * UNIT
 """The longest delay of one trip: 3.17 years. Longer ones are cut and sent on."""
 
-
+LEAST = 900
+"""The least `expiration` of a message, in milliseconds: should its rung be gone, it is
+a dead letter if no worker takes it in that time."""
 LONGEST_TIMER = 2**32 - 1
 """The plugin's own limit in milliseconds, 49.7 days: what is beyond it, or no positive
 integer, it delivers at once (its source, `rabbit_exchange_type_delayed_message`)."""
@@ -93,12 +99,35 @@ def plan(delay: float, names: Names) -> DelayPlan:
     )
 
 
-def timer(delay: float) -> int | None:
-    """Give the plugin's `x-delay` in milliseconds; `None` if it can't wait so long.
+def expiration(rungs: tuple[Rung, ...], left: float) -> int | None:
+    """Say when a message must leave its first rung to be in time.
 
-    Rounds up, so that nothing is early.
+    Args:
+        rungs: Its way, highest first.
+        left: The seconds until it is due.
+
+    Returns:
+        After how many milliseconds, `LEAST` or more; `None` if the time of the rung is
+        right, or too short for another.
+
+    Example:
+        >>> expiration(rungs_for(5.25), left=5.24)  # 5 s and 300 ms
+        4940
     """
-    ms = max(1, math.ceil(round(delay * 1000, 3)))
+    first, *others = rungs
+    ms = milliseconds(left) - sum(rung.ttl_ms for rung in others)
+    ms = max(LEAST, ms)
+    return ms if ms < first.ttl_ms else None
+
+
+def milliseconds(delay: float) -> int:
+    """Count a delay in whole milliseconds; rounds up, so that nothing is early."""
+    return math.ceil(round(delay * 1000, 3))
+
+
+def timer(delay: float) -> int | None:
+    """Give the plugin's `x-delay` in milliseconds; `None` if it can't wait so long."""
+    ms = max(1, milliseconds(delay))
     return ms if ms <= LONGEST_TIMER else None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec import Struct, structs
 
 from rmqarq.wire import properties
-from rmqarq.wire.delay import Rung, plan, timer
+from rmqarq.wire.delay import LEAST, Rung, expiration, plan, timer
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import NO_HEADERS, Header, Template, template
 from rmqarq.wire.relay import Relay, onward, relay
@@ -17,9 +17,6 @@ from rmqarq.wire.topology import Binding, delayed_binding
 
 if TYPE_CHECKING:
     from collections.abc import Container
-
-LEAST = 1000
-"""Milliseconds in which a message may reach a worker although its rung is gone."""
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -116,20 +113,27 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
 
     Args:
         letter: What to send.
-        delay: After how many seconds.
+        due: When it shall arrive, by the monotonic clock.
+        rungs: Its way on the ladder.
         names: The names of the ladder and of the plugin's exchange.
     """
 
     letter: Post
-    delay: float
+    due: float
+    rungs: tuple[Rung, ...]
     names: Names
+
+    @property
+    def left(self) -> float:
+        """The seconds until it is due."""
+        return self.due - time.monotonic()
 
     def by_plugin(self) -> Publication:
         """Write it for the plugin, unless it waits longer than that can.
 
         Not `mandatory`: the plugin answers "no route" to what it has taken.
         """
-        ms = timer(self.delay)
+        ms = timer(self.left)
         if ms is None:
             return self
         binding = delayed_binding(self.routing_key, self.names)
@@ -143,30 +147,40 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
             mandatory=False,
         )
 
-    def expiring(self, fresh: Container[object]) -> Publication:
-        """Have it expire by itself where its first rung was declared a moment ago.
+    def by_ladder(self, fresh: Container[object]) -> Publication:
+        """Write it for the ladder, in the moment in which it is sent.
 
-        A quorum queue of RabbitMQ 3.10 takes messages before it knows its own TTL, when
-        two declare it at the same time (`rabbit_quorum_queue:start_cluster`). Such a
-        message never leaves, and holds up all behind it. The broker takes `expiration`
-        off as it dead-letters the message ("Per-message TTL and dead lettering").
+        What is due by then goes straight to its queue. What would be late says itself
+        when it leaves its first rung.
+
+        So does what comes to a rung that was declared a moment ago. A quorum queue of
+        RabbitMQ 3.10 takes messages before it knows its own TTL, when two declare it at
+        the same time (`rabbit_quorum_queue:start_cluster`). Such a message would never
+        leave, and hold up all behind it.
+
+        The broker takes `expiration` off as it dead-letters a message ("Per-message TTL
+        and dead lettering").
 
         Args:
             fresh: The rungs that were declared a moment ago.
         """
-        first = next(need for need in self.needs if isinstance(need, Rung))
-        if first not in fresh:
+        if (left := self.left) <= 0:
+            ready = self.letter.template(self.letter.headers)
+            return Publication("", self.routing_key, ready, self.body, self.needs[:1])
+        ms = expiration(self.rungs, left)
+        if ms is None and self.rungs[0] in fresh:
+            ms = max(LEAST, self.rungs[0].ttl_ms)
+        if ms is None:
             return self
-        ready = _expiring(self.template, max(LEAST, first.ttl_ms))
-        return structs.replace(self, template=ready)
+        return structs.replace(self, template=_expiring(self.template, ms))
 
 
 def _expiring(ready: Template | Relay, ms: int) -> Template | Relay:
-    expiration = properties.encode_short(str(ms))
+    text = properties.encode_short(str(ms))
     if isinstance(ready, Relay):
-        return Relay({**ready.parts, "expiration": expiration}, ready.entries)
+        return Relay({**ready.parts, "expiration": text}, ready.entries)
     flags = int.from_bytes(ready.before[:2], "big") | properties.EXPIRATION
-    before = flags.to_bytes(2, "big") + ready.before[2:] + expiration
+    before = flags.to_bytes(2, "big") + ready.before[2:] + text
     return Template(before, ready.after)
 
 
@@ -193,7 +207,7 @@ def delayed(
     Args:
         letter: What to send.
         queue: Where it shall arrive.
-        delay: After how many seconds; the ladder rounds up to 100 ms.
+        delay: After how many seconds.
         names: The names of the ladder and of the plugin's exchange.
         home: The work queue that `queue` belongs to and is declared with.
 
@@ -209,7 +223,8 @@ def delayed(
         letter.body,
         (home or queue, *way.rungs),
         letter=letter,
-        delay=delay,
+        due=time.monotonic() + delay,
+        rungs=way.rungs,
         names=names,
     )
 

@@ -72,9 +72,7 @@ class Sender:
         channel = self._channel
         ready = batch
         if channel is not None:
-            link = channel.connection
-            if link.plugin or link.fresh:
-                ready = written(batch, link)
+            ready = written(batch, channel.connection)
         try:
             if channel is None or not self._ready(channel, ready):
                 channel, ready = await self._make_ready(batch, deadline)
@@ -124,11 +122,12 @@ class Sender:
             channel = await self._open_channel(deadline)
             try:
                 async with asyncio.timeout_at(deadline):
-                    ready = await self._declarer.prepare(channel.connection, batch)
+                    await self._declarer.prepare(channel.connection, batch)
             except TimeoutError:
                 raise channel.too_late(sent=False) from None
-            size = sum(len(each.body) for each in ready)
-            await channel.wait_for_room(len(ready), size, deadline)
+            size = sum(len(each.body) for each in batch)
+            await channel.wait_for_room(len(batch), size, deadline)
+            ready = written(batch, channel.connection)
             needs = {need for each in ready for need in each.needs}
             if channel.usable and channel.connection.ensured >= needs:
                 return channel, ready

@@ -29,7 +29,7 @@ class Rungs:
     """Counts rungs, and helps those that stand still.
 
     A quorum queue of RabbitMQ 3.10 may hold a message that never expires, and all
-    behind it (see `Delayed.expiring`). It is known by this: nothing leaves the rung,
+    behind it (see `Delayed.by_ladder`). It is known by this: nothing leaves the rung,
     and twice, further apart than its time, it is the first one. Then it is sent on as
     the rung should have done, and the others go by themselves. A healthy rung may be
     looked at for nothing: that costs its first message no time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 import time
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rmqarq import App
-from tests.broker.kit import channel_to, running, until, wait_for_count
+from rmqarq import App, Message, Middleware
+from tests.broker.kit import channel_to, running, take_all, until, wait_for_count
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from rmqarq import Task, Worker
     from tests.harness.broker import Broker
@@ -39,6 +40,16 @@ async def producing(broker: Broker, queue: str, prefix: str) -> AsyncIterator[Ap
     """An App for the producer; the worker has another, on other connections."""
     async with App(broker.url, queue=queue, prefix=prefix) as app:
         yield app
+
+
+class Slow(Middleware):
+    """Takes its time for each message."""
+
+    async def enqueue(
+        self, message: Message, call_next: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        await asyncio.sleep(0.3)
+        await call_next(message)
 
 
 def due(enqueued: float, delay: float) -> float:
@@ -114,6 +125,40 @@ async def test_five_thousand_jobs_due_at_once_start_about_as_soon_as_undelayed_o
             excess.append(late - immediate)
     assert not clock.repeated
     assert min(excess) < 2, excess
+
+
+async def test_what_passes_before_it_is_sent_is_no_part_of_the_wait(
+    broker: Broker, queue: str, prefix: str
+) -> None:
+    app = App(
+        broker.url, queue=queue, prefix=prefix, delays="ladder", middleware=[Slow()]
+    )
+    async with app:
+        task = app.ref("clock")
+        began = time.time()
+        await task.defer(5.25, 0)
+        passed = time.time() - began
+        await task.defer(0.2, 1)
+        (waiting,) = await take_all(broker.url, f"{prefix}.delay.5s")
+        (ready,) = await take_all(broker.url, queue)
+    assert waiting.properties.expiration is not None
+    held = int(waiting.properties.expiration) / 1000
+    assert 5.25 - passed <= held < 4.96
+    assert ready.headers.keys().isdisjoint({"CC", "x-death"})
+
+
+async def test_nor_is_the_declaration_of_its_rungs(
+    broker: Broker, queue: str, prefix: str
+) -> None:
+    async with App(broker.url, queue=queue, prefix=prefix, delays="ladder") as app:
+        await app.ref("clock").enqueue(0)
+        began = time.time()
+        await app.ref("clock").defer(12.3, 1)  # 10 s, 2 s and 300 ms
+        passed = time.time() - began
+        (waiting,) = await take_all(broker.url, f"{prefix}.delay.10s")
+    assert waiting.properties.expiration is not None
+    held = int(waiting.properties.expiration) / 1000
+    assert 10 - passed <= held < 9.998
 
 
 async def test_a_delay_may_be_seconds_a_timedelta_or_any_datetime(

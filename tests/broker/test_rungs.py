@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from anyio import to_thread
+from msgspec import structs
 from pamqp import commands
 
 from rmqarq import App, Worker
 from rmqarq.wire import declarer
 from rmqarq.wire.delay import Rung
 from rmqarq.wire.names import Names
+from rmqarq.wire.publication import Letter, delayed
 from rmqarq.worker import rungs
 from tests.broker.kit import channel_to, take_all, wait_for_count
 
@@ -150,15 +153,20 @@ async def test_a_burst_that_waits_for_delays_helps_their_rungs(
     assert sum(SENT_ON in each.getMessage() for each in caplog.records) == 1
 
 
-async def test_a_message_expires_by_itself_only_while_its_rung_is_new(
+async def test_a_message_expires_by_itself_while_its_rung_is_new(
     broker: Broker, queue: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(declarer, "FRESH", 0.3)
+    letter = Letter(task="note", job_id="j", body=b"{}", content_type=None)
+    made = delayed(letter, queue, 1000, Names(prefix))
+    in_time = structs.replace(made, due=time.monotonic() + 1000.09)
     async with noting(broker, queue, prefix, delays="ladder") as app:
-        await app.ref("note").defer(1000, 1)
-        await app.ref("note").defer(1000, 2)
+        deadline = asyncio.get_running_loop().time() + 10
+        await app.transport.publish(in_time, deadline)
+        await app.transport.publish(in_time, deadline)
         await asyncio.sleep(0.4)
-        await app.ref("note").defer(1000, 3)
+        in_time = structs.replace(made, due=time.monotonic() + 1000.09)
+        await app.transport.publish(in_time, deadline)
         kept = await take_all(broker.url, f"{prefix}.delay.1000s")
     found = [each.properties.expiration for each in kept]
     assert found == ["1000000", "1000000", None]

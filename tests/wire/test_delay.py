@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmqarq.wire.delay import DECADES, LONGEST, Rung, every_rung, plan, rungs_for
+from rmqarq.wire.delay import (
+    DECADES,
+    LEAST,
+    LONGEST,
+    Rung,
+    every_rung,
+    expiration,
+    plan,
+    rungs_for,
+)
 from rmqarq.wire.names import Names, dead_letter_key, suspect_lane
 
 HAIR = 1e-6  # what rounding errors of floats may take away: a millionth of a second
@@ -69,6 +78,39 @@ def test_a_delay_beyond_the_ladder_is_cut_to_its_longest(delay: float) -> None:
 
 def test_the_longest_delay_is_three_years() -> None:
     assert 3.1 < LONGEST / 86400 / 365 < 3.2
+
+
+@given(st.floats(0.001, LONGEST), st.floats(0, 1))
+def test_a_message_leaves_its_first_rung_in_time(delay: float, passed: float) -> None:
+    rungs = rungs_for(delay)
+    left = max(0.0, delay - passed)
+    ms = expiration(rungs, left)
+    first = rungs[0].ttl_ms
+    held = held_ms(rungs) - first + (first if ms is None else ms)
+    assert held >= left * 1000 - HAIR * 1000
+    if ms is not None:
+        assert LEAST <= ms < first
+    assert ms == LEAST or first <= LEAST or held < left * 1000 + 1 + HAIR * 1000
+
+
+@pytest.mark.parametrize(
+    ("delay", "left", "ms"),
+    [
+        (30, 30, None),
+        (30, 29.9995, None),
+        (30, 29.999, 29_999),
+        (5.25, 5.25, 4950),
+        (5.25, 5.24, 4940),
+        (5.25, 1.25, 950),
+        (5.25, 1.15, LEAST),
+        (5.25, 0, LEAST),
+        (0.55, 0.55, None),
+        (0.95, 0.95, 950),
+        (2 * LONGEST, 2 * LONGEST, None),
+    ],
+)
+def test_the_time_in_the_first_rung(delay: float, left: float, ms: int | None) -> None:
+    assert expiration(rungs_for(delay), left) == ms
 
 
 def test_a_plan_names_the_way() -> None:

@@ -1,13 +1,23 @@
-"""What is published, and how it is written for a rung that is new."""
+"""What is published, and how it is written when it is sent."""
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from msgspec import structs
 
 from rmqarq.wire.delay import Rung
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import decode
-from rmqarq.wire.publication import Forward, Letter, Post, delayed, released
+from rmqarq.wire.publication import (
+    Delayed,
+    Forward,
+    Letter,
+    Post,
+    delayed,
+    released,
+)
 from rmqarq.wire.relay import number_in
 from tests.broker.raw import properties, short
 
@@ -18,30 +28,54 @@ FORWARD = Forward(
 )
 
 
-@pytest.mark.parametrize("post", [LETTER, FORWARD])
-def test_it_expires_with_its_first_rung_while_that_is_new(post: Post) -> None:
-    usual = delayed(post, "q", 1.3, NAMES)
-    new = usual.expiring({Rung(1, 1): 0.0})
-    before, after = (
-        decode(usual.template.fill(b"c.1")),
-        decode(new.template.fill(b"c.1")),
-    )
+BOTH = pytest.mark.parametrize("post", [LETTER, FORWARD])
+
+
+def waiting(post: Post, delay: float, left: float) -> Delayed:
+    """One that was to wait so long, and has so long to go when it is written."""
+    made = delayed(post, "q", delay, NAMES)
+    return structs.replace(made, due=time.monotonic() + left)
+
+
+@BOTH
+def test_it_leaves_its_first_rung_in_time(post: Post) -> None:
+    usual = waiting(post, 5.25, 5.24)  # 5 s and 300 ms
+    written = usual.by_ladder(())
+    before = decode(usual.template.fill(b"c.1"))
+    after = decode(written.template.fill(b"c.1"))
     assert before.expiration is None
-    assert after.expiration == "1000"
+    assert after.expiration is not None
+    assert 4900 < int(after.expiration) <= 4940
     assert after.headers == before.headers
     assert after.timestamp == before.timestamp
-    assert number_in(new.template.fill(b"c.1")) == "c.1"
-    assert (new.exchange, new.routing_key) == ("p.delay.1", "q")
+    assert number_in(written.template.fill(b"c.1")) == "c.1"
+    assert (written.exchange, written.routing_key) == ("p.delay.1", "q")
+    assert written.needs == usual.needs
 
 
-def test_it_has_a_second_to_reach_a_worker_should_the_rung_be_gone() -> None:
-    new = delayed(LETTER, "q", 0.1, NAMES).expiring({Rung(0, 1): 0.0})
-    assert decode(new.template.fill(b"c.1")).expiration == "1000"
+def test_it_stays_as_it_is_where_the_time_of_the_rung_is_right() -> None:
+    usual = waiting(LETTER, 1.3, 1.4)
+    assert usual.by_ladder({Rung(0, 3): 0.0}) is usual
 
 
-def test_it_does_not_once_that_has_been_there_for_long() -> None:
-    usual = delayed(LETTER, "q", 1.3, NAMES)
-    assert usual.expiring({Rung(0, 3): 0.0}) is usual
+@BOTH
+@pytest.mark.parametrize(("delay", "ms"), [(0.1, "900"), (1.3, "1000")])
+def test_it_expires_by_itself_while_its_first_rung_is_new(
+    post: Post, delay: float, ms: str
+) -> None:
+    usual = waiting(post, delay, delay + 0.09)
+    written = usual.by_ladder({usual.rungs[0]: 0.0})
+    assert decode(written.template.fill(b"c.1")).expiration == ms
+
+
+@BOTH
+def test_it_goes_straight_to_its_queue_when_it_is_due_by_then(post: Post) -> None:
+    written = waiting(post, 5.25, -0.01).by_ladder(())
+    assert (written.exchange, written.routing_key) == ("", "q")
+    assert written.needs == ("q",)
+    found = decode(written.template.fill(b"c.1"))
+    assert "CC" not in found.headers
+    assert found.expiration is None
 
 
 def test_what_is_sent_on_stays_what_it_is() -> None:
