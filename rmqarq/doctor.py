@@ -250,4 +250,4 @@ def _needed(app: App[Any], sight: Sight) -> Iterator[Permission]:
         yield Permission("read", "queue", queue)
         yield Permission("read", "queue", suspect_lane(queue))
     for decade in range(DECADES):
-        yield Permission("write", "exchange", names.ladder(decade))
+        yield Permission("write", "exchange", names.entry(decade))

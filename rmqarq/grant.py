@@ -34,7 +34,7 @@ def granting(case: Case, sight: Sight) -> Sentence:
 
 def _passive(case: Case) -> tuple[Sequence[str], ...]:
     prefix, (queues, lanes, _) = re.escape(case.settings.prefix), _queues(case)
-    sent = ["amq\\.default", rf"{prefix}\.delay\.\d"]
+    sent = ["amq\\.default", rf"{prefix}\.delay\.\d\.entry"]
     if case.settings.delays == "plugin":
         sent.append(rf"{prefix}\.delayed")
     return (), sent, (*queues, *lanes)

@@ -12,6 +12,7 @@ from rmqarq.message import Message
 from rmqarq.middleware import enqueue_chain
 from rmqarq.when import seconds_until, wall_clock
 from rmqarq.wire.codec import Codec
+from rmqarq.wire.delay import Wait
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import PropertyError
 from rmqarq.wire.publication import Letter, Publication, delayed, immediate
@@ -135,9 +136,9 @@ class Outbox:
             timestamp=int(message.enqueued_at),
         )
         try:
-            if order.delay:  # which runs since the call
-                left = order.delay - (self._clock() - order.message.enqueued_at)
-                return delayed(letter, order.queue, left, self._names)
+            if order.delay:  # from the call on, whatever middleware did since
+                wait = Wait(order.delay, order.message.enqueued_at, self._clock)
+                return delayed(letter, order.queue, wait, self._names)
             return immediate(letter, order.queue)
         except PropertyError as error:
             raise EncodeError(

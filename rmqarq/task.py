@@ -183,11 +183,10 @@ class Task(Generic[P, R_co]):
     async def defer(
         self, when: When, /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R_co]:
-        """Send the call to run later: not before `when`, and as soon as it can after.
+        """Send the call to run later: not before `when`, and as soon as it can then.
 
         Args:
-            when: Seconds, a timedelta or a datetime (a naive one is local time). Less
-                than 0.9 s from now is rounded up to the next 100 ms.
+            when: Seconds, a timedelta or a datetime (a naive one is local time).
             *args: For the function.
             **kwargs: For the function.
 

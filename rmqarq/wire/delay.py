@@ -6,7 +6,8 @@ decade down. RabbitMQ keeps all routing keys of a dead-lettered message when the
 sets none, and tries those of its `CC` header ("sender-selected distribution") too: so
 the target queue travels as routing key and the rungs in `CC`, and at each ladder
 exchange at most one key matches. Where none does, the alternate exchange passes the
-message on, at last to `due`, where the target's own key matches.
+message on, at last to `due`, where the target's own key matches. It enters at an
+exchange that has no alternate one: what has no first rung comes back to who sent it.
 
 Rounding up, and what passes until a message is written, would make it late. So it may
 leave its first rung sooner than the others there: by its `expiration`. A queue looks at
@@ -18,6 +19,8 @@ Where the broker has the delayed-message plugin, a delay may be a header instead
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -29,10 +32,6 @@ UNIT = 0.1
 DECADES = 9
 LONGEST = (10**DECADES - 1) * UNIT
 """The longest delay of one trip: 3.17 years. Longer ones are cut and sent on."""
-
-LEAST = 900
-"""The least `expiration` of a message, in milliseconds: should its rung be gone, it is
-a dead letter if no worker takes it in that time."""
 LONGEST_TIMER = 2**32 - 1
 """The plugin's own limit in milliseconds, 49.7 days: what is beyond it, or no positive
 integer, it delivers at once (its source, `rabbit_exchange_type_delayed_message`)."""
@@ -56,11 +55,32 @@ class Rung(Struct, frozen=True, order=True):
         return f"{ms // 1000}s" if ms >= 1000 else f"{ms}ms"
 
 
+class Wait(Struct, frozen=True, gc=False):
+    """How long a message shall wait.
+
+    Args:
+        seconds: So long.
+        since: From when; `None` for when it is sent.
+        clock: Gives the time.
+    """
+
+    seconds: float
+    since: float | None = None
+    clock: Callable[[], float] = time.time
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left by now."""
+        if self.since is None:
+            return self.seconds
+        return self.since + self.seconds - self.clock()
+
+
 class DelayPlan(Struct, frozen=True):
     """Where to publish a delayed message.
 
     Args:
-        exchange: The ladder exchange of the highest decade.
+        exchange: Where the highest decade is entered.
         cc: The names of the rungs, for the `CC` header.
         rungs: The rungs themselves, highest first.
         delay: The seconds they hold the message together.
@@ -92,7 +112,7 @@ def plan(delay: float, names: Names) -> DelayPlan:
     """Compute the way of a message that shall wait `delay` seconds."""
     rungs = rungs_for(delay)
     return DelayPlan(
-        exchange=names.ladder(rungs[0].decade),
+        exchange=names.entry(rungs[0].decade),
         cc=[names.rung(rung.label) for rung in rungs],
         rungs=rungs,
         delay=sum(rung.ttl_ms for rung in rungs) / 1000,
@@ -107,8 +127,7 @@ def expiration(rungs: tuple[Rung, ...], left: float) -> int | None:
         left: The seconds until it is due.
 
     Returns:
-        After how many milliseconds, `LEAST` or more; `None` if the time of the rung is
-        right, or too short for another.
+        After how many milliseconds; `None` if the time of the rung is right.
 
     Example:
         >>> expiration(rungs_for(5.25), left=5.24)  # 5 s and 300 ms
@@ -116,8 +135,7 @@ def expiration(rungs: tuple[Rung, ...], left: float) -> int | None:
     """
     first, *others = rungs
     ms = milliseconds(left) - sum(rung.ttl_ms for rung in others)
-    ms = max(LEAST, ms)
-    return ms if ms < first.ttl_ms else None
+    return max(1, ms) if ms < first.ttl_ms else None
 
 
 def milliseconds(delay: float) -> int:

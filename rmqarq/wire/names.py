@@ -35,6 +35,10 @@ class Names(Struct, frozen=True):
         """The exchange before the rungs of a decade; below 0 it is `due`."""
         return self.due if decade < 0 else f"{self.prefix}.delay.{decade}"
 
+    def entry(self, decade: int) -> str:
+        """The exchange where a delay begins whose first rung is of this decade."""
+        return f"{self.prefix}.delay.{decade}.entry"
+
     def rung(self, label: str) -> str:
         """The queue of the rung that people call `label`, such as `30s`."""
         return f"{self.prefix}.delay.{label}"

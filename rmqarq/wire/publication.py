@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec import Struct, structs
 
 from rmqarq.wire import properties
-from rmqarq.wire.delay import LEAST, Rung, expiration, plan, timer
+from rmqarq.wire.delay import Rung, Wait, expiration, plan, timer
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import NO_HEADERS, Header, Template, template
 from rmqarq.wire.relay import Relay, onward, relay
@@ -113,27 +113,22 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
 
     Args:
         letter: What to send.
-        due: When it shall arrive, by the monotonic clock.
+        wait: How long.
         rungs: Its way on the ladder.
         names: The names of the ladder and of the plugin's exchange.
     """
 
     letter: Post
-    due: float
+    wait: Wait
     rungs: tuple[Rung, ...]
     names: Names
-
-    @property
-    def left(self) -> float:
-        """The seconds until it is due."""
-        return self.due - time.monotonic()
 
     def by_plugin(self) -> Publication:
         """Write it for the plugin, unless it waits longer than that can.
 
         Not `mandatory`: the plugin answers "no route" to what it has taken.
         """
-        ms = timer(self.left)
+        ms = timer(self.wait.left)
         if ms is None:
             return self
         binding = delayed_binding(self.routing_key, self.names)
@@ -164,12 +159,12 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
         Args:
             fresh: The rungs that were declared a moment ago.
         """
-        if (left := self.left) <= 0:
+        if (left := self.wait.left) <= 0:
             ready = self.letter.template(self.letter.headers)
             return Publication("", self.routing_key, ready, self.body, self.needs[:1])
         ms = expiration(self.rungs, left)
         if ms is None and self.rungs[0] in fresh:
-            ms = max(LEAST, self.rungs[0].ttl_ms)
+            ms = self.rungs[0].ttl_ms
         if ms is None:
             return self
         return structs.replace(self, template=_expiring(self.template, ms))
@@ -200,21 +195,21 @@ def immediate(letter: Post, queue: str, *, home: str | None = None) -> Publicati
 
 
 def delayed(
-    letter: Post, queue: str, delay: float, names: Names, *, home: str | None = None
+    letter: Post, queue: str, wait: Wait, names: Names, *, home: str | None = None
 ) -> Delayed:
     """Send to wait in the broker: on the delay ladder, or in the plugin.
 
     Args:
         letter: What to send.
         queue: Where it shall arrive.
-        delay: After how many seconds.
+        wait: How long.
         names: The names of the ladder and of the plugin's exchange.
         home: The work queue that `queue` belongs to and is declared with.
 
     Raises:
         PropertyError: As for `Letter.template`.
     """
-    way = plan(delay, names)
+    way = plan(wait.seconds, names)
     ready = letter.template({**letter.headers, "CC": way.cc})
     return Delayed(
         way.exchange,
@@ -223,7 +218,7 @@ def delayed(
         letter.body,
         (home or queue, *way.rungs),
         letter=letter,
-        due=time.monotonic() + delay,
+        wait=wait,
         rungs=way.rungs,
         names=names,
     )

@@ -141,17 +141,21 @@ def beside(queue: str, settings: Settings) -> Topology:
 
 
 def ladder(names: Names) -> Topology:
-    """The exchanges between the rungs; each falls through to the next lower one."""
-    return Topology(
-        exchanges=tuple(
-            Exchange(
-                names.ladder(decade),
-                "direct",
-                {"alternate-exchange": names.ladder(decade - 1)},
-            )
-            for decade in range(DECADES)
+    """The exchanges before the rungs.
+
+    Those between them fall through to the next lower one. Where a delay begins there is
+    no such net: a message whose first rung is gone is returned, and not early.
+    """
+    between = (
+        Exchange(
+            names.ladder(decade),
+            "direct",
+            {"alternate-exchange": names.ladder(decade - 1)},
         )
+        for decade in range(DECADES)
     )
+    entries = (Exchange(names.entry(decade), "direct") for decade in range(DECADES))
+    return Topology(exchanges=(*between, *entries))
 
 
 def delayed(names: Names) -> Topology:
@@ -179,7 +183,10 @@ def rung(rung: Rung, names: Names) -> Topology:
     }
     return Topology(
         queues=(Queue(name, arguments),),
-        bindings=(Binding(name, names.ladder(rung.decade), name),),
+        bindings=(
+            Binding(name, names.ladder(rung.decade), name),
+            Binding(name, names.entry(rung.decade), name),
+        ),
     )
 
 

@@ -26,7 +26,7 @@ from rmqarq.outcome import (
     Retried,
     Succeeded,
 )
-from rmqarq.wire.delay import Rung, timer
+from rmqarq.wire.delay import Rung, Wait, timer
 from rmqarq.wire.names import Names, suspect_lane
 from rmqarq.wire.properties import PropertyError
 from rmqarq.wire.publication import Letter, Publication, delayed, immediate
@@ -174,7 +174,7 @@ class Settler:
             headers[UNKNOWN_SINCE] = verdict.unknown_since
         message = run.decoded.message if run.decoded is not None else None
         letter = self._format(run).copy(run.delivery, message, headers)
-        publication = self._delayed(run, letter, verdict.delay)
+        publication = self._delayed(run, letter, self._from_now(verdict.delay))
         # not remembered: it is the very same message that comes back
         if await self._follow_up(run, publication, remember=False):
             self._stats.deferred += 1
@@ -198,7 +198,7 @@ class Settler:
         message = run.decoded.message
         letter = self._format(run).copy(run.delivery, message, way.history.headers())
         if not way.suspect:
-            publication = self._delayed(run, letter, WRITTEN_DOWN)
+            publication = self._delayed(run, letter, Wait(WRITTEN_DOWN))
             if await self._follow_up(run, publication, remember=False):
                 self._expect(publication, WRITTEN_DOWN)
             return
@@ -297,7 +297,7 @@ class Settler:
             await self.bury(run, DeadLettered("too large", failure_of(error)))
             return
         if outcome.delay > 0:
-            publication = self._delayed(run, letter, outcome.delay)
+            publication = self._delayed(run, letter, self._from_now(outcome.delay))
         else:
             publication = immediate(letter, delivery.queue, home=delivery.home)
         if await self._follow_up(run, publication):
@@ -348,11 +348,14 @@ class Settler:
     def _format(self, run: Run) -> Format:
         return self._formats.of(run.delivery.home)
 
-    def _delayed(self, run: Run, letter: Post, delay: float) -> Publication:
+    def _delayed(self, run: Run, letter: Post, wait: Wait) -> Publication:
         """Send it back to where it came from, later."""
         delivery = run.delivery
         home = delivery.home
-        return delayed(letter, delivery.queue, delay, self._names, home=home)
+        return delayed(letter, delivery.queue, wait, self._names, home=home)
+
+    def _from_now(self, delay: float) -> Wait:
+        return Wait(delay, self._clock(), self._clock)
 
     def _expect(self, publication: Publication, delay: float) -> None:
         due = asyncio.get_running_loop().time() + delay

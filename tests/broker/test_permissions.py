@@ -76,7 +76,7 @@ TO_SEND: list[tuple[str, Kind, str]] = [
     ("sender", "read", "rmqarq.due"),
     ("sender", "read", "rmqarq.delay.0"),
     ("producer", "write", "amq.default"),
-    ("producer", "write", "rmqarq.delay.0"),
+    ("producer", "write", "rmqarq.delay.0.entry"),
 ]
 TO_CONSUME: list[tuple[str, Kind, str]] = [
     ("worker", "read", "mails"),

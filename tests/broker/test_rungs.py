@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from anyio import to_thread
-from msgspec import structs
 from pamqp import commands
 
 from rmqarq import App, Worker
 from rmqarq.wire import declarer
-from rmqarq.wire.delay import Rung
+from rmqarq.wire.delay import Rung, Wait
 from rmqarq.wire.names import Names
 from rmqarq.wire.publication import Letter, delayed
 from rmqarq.worker import rungs
@@ -158,15 +156,13 @@ async def test_a_message_expires_by_itself_while_its_rung_is_new(
 ) -> None:
     monkeypatch.setattr(declarer, "FRESH", 0.3)
     letter = Letter(task="note", job_id="j", body=b"{}", content_type=None)
-    made = delayed(letter, queue, 1000, Names(prefix))
-    in_time = structs.replace(made, due=time.monotonic() + 1000.09)
+    waiting = delayed(letter, queue, Wait(1000), Names(prefix))
     async with noting(broker, queue, prefix, delays="ladder") as app:
         deadline = asyncio.get_running_loop().time() + 10
-        await app.transport.publish(in_time, deadline)
-        await app.transport.publish(in_time, deadline)
+        await app.transport.publish(waiting, deadline)
+        await app.transport.publish(waiting, deadline)
         await asyncio.sleep(0.4)
-        in_time = structs.replace(made, due=time.monotonic() + 1000.09)
-        await app.transport.publish(in_time, deadline)
+        await app.transport.publish(waiting, deadline)
         kept = await take_all(broker.url, f"{prefix}.delay.1000s")
     found = [each.properties.expiration for each in kept]
     assert found == ["1000000", "1000000", None]

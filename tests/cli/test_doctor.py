@@ -357,7 +357,7 @@ async def test_a_passive_app_needs_few_permissions(site: Site) -> None:
     assert sorted(each.what.split()[2] for each in denied) == ["read", "write"]
     assert denied[0].fix == (
         f"rabbitmqctl set_permissions -p '{EMPTY}' 'nothing' '^$'"
-        r" '^(amq\.default|rmqarq\.delay\.\d)$'"
+        r" '^(amq\.default|rmqarq\.delay\.\d\.entry)$'"
         r" '^(mails|reports|mails\.suspect|reports\.suspect)$'"
     )
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
-from msgspec import structs
 
-from rmqarq.wire.delay import Rung
+from rmqarq.wire.delay import Rung, Wait
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import decode
 from rmqarq.wire.publication import (
@@ -33,8 +30,7 @@ BOTH = pytest.mark.parametrize("post", [LETTER, FORWARD])
 
 def waiting(post: Post, delay: float, left: float) -> Delayed:
     """One that was to wait so long, and has so long to go when it is written."""
-    made = delayed(post, "q", delay, NAMES)
-    return structs.replace(made, due=time.monotonic() + left)
+    return delayed(post, "q", Wait(delay, 100.0, lambda: 100 + delay - left), NAMES)
 
 
 @BOTH
@@ -44,26 +40,25 @@ def test_it_leaves_its_first_rung_in_time(post: Post) -> None:
     before = decode(usual.template.fill(b"c.1"))
     after = decode(written.template.fill(b"c.1"))
     assert before.expiration is None
-    assert after.expiration is not None
-    assert 4900 < int(after.expiration) <= 4940
+    assert after.expiration == "4940"
     assert after.headers == before.headers
     assert after.timestamp == before.timestamp
     assert number_in(written.template.fill(b"c.1")) == "c.1"
-    assert (written.exchange, written.routing_key) == ("p.delay.1", "q")
+    assert (written.exchange, written.routing_key) == ("p.delay.1.entry", "q")
     assert written.needs == usual.needs
 
 
 def test_it_stays_as_it_is_where_the_time_of_the_rung_is_right() -> None:
-    usual = waiting(LETTER, 1.3, 1.4)
+    usual = waiting(LETTER, 1.3, 1.3)
     assert usual.by_ladder({Rung(0, 3): 0.0}) is usual
 
 
 @BOTH
-@pytest.mark.parametrize(("delay", "ms"), [(0.1, "900"), (1.3, "1000")])
+@pytest.mark.parametrize(("delay", "ms"), [(0.1, "100"), (1.3, "1000")])
 def test_it_expires_by_itself_while_its_first_rung_is_new(
     post: Post, delay: float, ms: str
 ) -> None:
-    usual = waiting(post, delay, delay + 0.09)
+    usual = waiting(post, delay, delay)
     written = usual.by_ladder({usual.rungs[0]: 0.0})
     assert decode(written.template.fill(b"c.1")).expiration == ms
 
@@ -76,6 +71,13 @@ def test_it_goes_straight_to_its_queue_when_it_is_due_by_then(post: Post) -> Non
     found = decode(written.template.fill(b"c.1"))
     assert "CC" not in found.headers
     assert found.expiration is None
+
+
+@BOTH
+@pytest.mark.parametrize(("left", "ms"), [(5.2401, 5241), (0, 1), (-3, 1)])
+def test_the_plugin_gets_what_is_left_by_then(post: Post, left: float, ms: int) -> None:
+    written = waiting(post, 5.25, left).by_plugin()
+    assert decode(written.template.fill(b"c.1")).headers["x-delay"] == ms
 
 
 def test_what_is_sent_on_stays_what_it_is() -> None:

@@ -98,13 +98,18 @@ def test_apps_under_different_prefixes_share_no_exchange() -> None:
 
 def test_each_ladder_exchange_falls_through_to_the_next_lower() -> None:
     ladder = topology.ladder(NAMES)
-    assert len(ladder.exchanges) == DECADES
     assert not ladder.queues
     below = "rmqarq.due"
-    for decade, exchange in enumerate(ladder.exchanges):
+    for decade, exchange in enumerate(ladder.exchanges[:DECADES]):
         name = f"rmqarq.delay.{decade}"
         assert exchange == Exchange(name, "direct", {"alternate-exchange": below})
         below = name
+
+
+def test_where_a_delay_begins_nothing_falls_through() -> None:
+    entries = topology.ladder(NAMES).exchanges[DECADES:]
+    names = [f"rmqarq.delay.{decade}.entry" for decade in range(DECADES)]
+    assert entries == tuple(Exchange(name, "direct") for name in names)
 
 
 def test_a_rung_holds_for_its_time_and_passes_on_one_decade_down() -> None:
@@ -122,7 +127,10 @@ def test_a_rung_holds_for_its_time_and_passes_on_one_decade_down() -> None:
                 },
             ),
         ),
-        bindings=(Binding("rmqarq.delay.30s", "rmqarq.delay.2", "rmqarq.delay.30s"),),
+        bindings=(
+            Binding("rmqarq.delay.30s", "rmqarq.delay.2", "rmqarq.delay.30s"),
+            Binding("rmqarq.delay.30s", "rmqarq.delay.2.entry", "rmqarq.delay.30s"),
+        ),
     )
 
 
