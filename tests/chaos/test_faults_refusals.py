@@ -228,7 +228,7 @@ async def test_exchanges_deleted_under_an_app_are_declared_anew(
         await tasks.count.defer(0.3, 1)
         await until(lambda: tasks.runs == {1: 1})
         async with channel_to(broker.url) as channel:
-            for name in ("delay.0", "delay.1", "due"):
+            for name in ("delay.0.entry", "delay.0", "delay.1", "due"):
                 await channel.exchange_delete(f"{prefix}.{name}")
         deferred = tasks.count.defer(0.3, 2)
         plain = [tasks.count.enqueue(n) for n in range(10, 60)]
