@@ -34,7 +34,7 @@ class Order(NamedTuple):
     message: Message
     spec: JobSpec[Any]
     queue: str
-    delay: float
+    wait: Wait | None
 
 
 class Outbox:
@@ -109,7 +109,8 @@ class Outbox:
             headers=options.headers,
             rows=rows,
         )
-        return Order(message, spec, queue, delay)
+        wait = Wait.from_now(delay, self._clock) if delay else None
+        return Order(message, spec, queue, wait)
 
     def publication(self, message: Message, order: Order) -> Publication:
         """Encode a message, as middleware left it, for its way.
@@ -136,9 +137,8 @@ class Outbox:
             timestamp=int(message.enqueued_at),
         )
         try:
-            if order.delay:  # from the call on, whatever middleware did since
-                wait = Wait(order.delay, order.message.enqueued_at, self._clock)
-                return delayed(letter, order.queue, wait, self._names)
+            if order.wait is not None:
+                return delayed(letter, order.queue, order.wait, self._names)
             return immediate(letter, order.queue)
         except PropertyError as error:
             raise EncodeError(

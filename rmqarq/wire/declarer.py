@@ -105,13 +105,10 @@ class Declarer:
             ConfigurationError: As for `ensure` and `uses_plugin`.
             ConnectionLost: The link broke.
         """
-        waits = any(isinstance(each, Delayed) for each in batch)
-        if waits and await self.uses_plugin(connection):
-            needs = {n for each in written(batch, connection) for n in each.needs}
-            await self.ensure(connection, needs)
-            if connection.plugin:  # it was not found wanting meanwhile
-                return
-        await self.ensure(connection, {need for each in batch for need in each.needs})
+        if any(isinstance(each, Delayed) for each in batch):
+            await self.uses_plugin(connection)
+        ready = written(batch, connection)
+        await self.ensure(connection, {need for each in ready for need in each.needs})
 
     async def ensure(
         self, connection: Connection, needs: Iterable[str | Rung | Binding]
@@ -209,13 +206,25 @@ class Declarer:
         if isinstance(need, str) and need in self._foreign:
             await declare.require_foreign(connection, need)
         if self._settings.declare == "passive":
-            queue = need if isinstance(need, str) else self._names.rung(need.label)
-            await declare.require(connection, queue)
+            await self._require(connection, need)
             return
         if FOUNDATION not in connection.ensured:
             await declare.declare(connection, topology.foundation(self._names))
             connection.ensured.add(FOUNDATION)
         await declare.declare(connection, await self._wanted(connection, need))
+
+    async def _require(self, connection: Connection, need: str | Rung) -> None:
+        if isinstance(need, str):
+            await declare.require(connection, need)
+            return
+        await declare.require(connection, self._names.rung(need.label))
+        entry = self._names.entry(need.decade)
+        if not await declare.has_exchange(connection, entry):
+            raise ConfigurationError(
+                "the exchange {exchange} does not exist, and declare='passive' makes"
+                " none",
+                exchange=repr(entry),
+            )
 
     async def _wanted(self, connection: Connection, need: str | Rung) -> Topology:
         if isinstance(need, str):

@@ -1,7 +1,7 @@
 """The decimal delay ladder: how a delay becomes a path through queues with a TTL.
 
 A delay is counted in units of 100 ms; each non-zero decimal digit is one rung, a
-queue that holds every message for digit x 10^k units and then dead-letters it one
+queue that holds messages for digit x 10^k units and then dead-letters them one
 decade down. RabbitMQ keeps all routing keys of a dead-lettered message when the queue
 sets none, and tries those of its `CC` header ("sender-selected distribution") too: so
 the target queue travels as routing key and the rungs in `CC`, and at each ladder
@@ -24,6 +24,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+
+from rmqarq.when import wall_clock
 
 if TYPE_CHECKING:
     from rmqarq.wire.names import Names
@@ -66,7 +68,19 @@ class Wait(Struct, frozen=True, gc=False):
 
     seconds: float
     since: float | None = None
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def from_now(cls, seconds: float, clock: Callable[[], float]) -> Wait:
+        """Make one that begins now.
+
+        Args:
+            seconds: So long.
+            clock: The clock of the App. That of the wall may be set while the message
+                is on its way to the broker, so another counts in its place.
+        """
+        steady = time.monotonic if clock is wall_clock else clock
+        return cls(seconds, steady(), steady)
 
     @property
     def left(self) -> float:
@@ -127,7 +141,8 @@ def expiration(rungs: tuple[Rung, ...], left: float) -> int | None:
         left: The seconds until it is due.
 
     Returns:
-        After how many milliseconds; `None` if the time of the rung is right.
+        After how many milliseconds; `None` if the time of the rung is right. Less than
+        one if the others hold it too long.
 
     Example:
         >>> expiration(rungs_for(5.25), left=5.24)  # 5 s and 300 ms
@@ -135,7 +150,7 @@ def expiration(rungs: tuple[Rung, ...], left: float) -> int | None:
     """
     first, *others = rungs
     ms = milliseconds(left) - sum(rung.ttl_ms for rung in others)
-    return max(1, ms) if ms < first.ttl_ms else None
+    return ms if ms < first.ttl_ms else None
 
 
 def milliseconds(delay: float) -> int:

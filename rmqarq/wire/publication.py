@@ -146,7 +146,7 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
         """Write it for the ladder, in the moment in which it is sent.
 
         What is due by then goes straight to its queue. What would be late says itself
-        when it leaves its first rung.
+        when it leaves its first rung, or takes another way.
 
         So does what comes to a rung that was declared a moment ago. A quorum queue of
         RabbitMQ 3.10 takes messages before it knows its own TTL, when two declare it at
@@ -163,11 +163,19 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
             ready = self.letter.template(self.letter.headers)
             return Publication("", self.routing_key, ready, self.body, self.needs[:1])
         ms = expiration(self.rungs, left)
+        if ms is not None and ms < 1:  # after a long wait for the broker
+            return self._anew(left).by_ladder(fresh)
         if ms is None and self.rungs[0] in fresh:
             ms = self.rungs[0].ttl_ms
         if ms is None:
             return self
         return structs.replace(self, template=_expiring(self.template, ms))
+
+    def _anew(self, left: float) -> Delayed:
+        home = self.needs[0]
+        assert isinstance(home, str), "a work queue comes first"
+        wait = Wait(left)
+        return delayed(self.letter, self.routing_key, wait, self.names, home=home)
 
 
 def _expiring(ready: Template | Relay, ms: int) -> Template | Relay:

@@ -291,14 +291,7 @@ class PublishChannel:
         _, _, number = (number_in(event.properties) or "").rpartition(".")
         tag = int(number) if number.isdecimal() else 0
         if (receipt := self._pending.get(tag)) is not None:
-            receipt.note_return(
-                tag,
-                Unroutable(
-                    "the broker has no queue for {key} ({text})",
-                    key=repr(event.routing_key),
-                    text=event.text,
-                ),
-            )
+            receipt.note_return(tag, _returned(event))
 
     def _end(self, cause: str, code: int = 0) -> None:
         """Fail all that is open: stored or not, nobody can tell."""
@@ -372,3 +365,18 @@ class PublishChannel:
             "the broker did not confirm before the deadline;"
             " the job may have been stored or not"
         )
+
+
+def _returned(event: Returned) -> Unroutable:
+    key, text = repr(event.routing_key), event.text
+    if not event.exchange:
+        return Unroutable(
+            "the broker has no queue for {key} ({text})", key=key, text=text
+        )
+    return Unroutable(
+        "the exchange {exchange} has no queue for {key} ({text}): a queue of delays"
+        " is missing, or not bound to it",
+        exchange=repr(event.exchange),
+        key=key,
+        text=text,
+    )

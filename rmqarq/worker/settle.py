@@ -355,7 +355,7 @@ class Settler:
         return delayed(letter, delivery.queue, wait, self._names, home=home)
 
     def _from_now(self, delay: float) -> Wait:
-        return Wait(delay, self._clock(), self._clock)
+        return Wait.from_now(delay, self._clock)
 
     def _expect(self, publication: Publication, delay: float) -> None:
         due = asyncio.get_running_loop().time() + delay

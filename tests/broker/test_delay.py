@@ -8,11 +8,13 @@ import random
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rmqarq import App, Message, Middleware
+from rmqarq.errors import ConfigurationError, Unroutable
+from rmqarq.wire.names import Names
 from tests.broker.kit import channel_to, running, take_all, until, wait_for_count
 
 if TYPE_CHECKING:
@@ -193,6 +195,28 @@ async def test_a_job_waits_although_its_rung_and_its_queue_were_deleted(
         (waiting,) = await take_all(broker.url, rung)
         assert not await take_all(broker.url, queue)
     assert json.loads(waiting.body)["args"] == [1]
+
+
+async def test_who_may_not_declare_is_told_what_is_missing(
+    broker: Broker, queue: str, prefix: str
+) -> None:
+    names = Names(prefix)
+    rung, entry = names.rung("1000s"), names.entry(4)
+    settings: dict[str, Any] = {"queue": queue, "prefix": prefix, "delays": "ladder"}
+    async with App(broker.url, **settings) as owner:
+        await owner.ref("clock").defer(1000, 0)
+    async with App(broker.url, declare="passive", **settings) as app:
+        await app.ref("clock").defer(1000, 1)
+        async with channel_to(broker.url) as channel:
+            await channel.queue_unbind(rung, entry, rung)
+        with pytest.raises(Unroutable, match=f"'{entry}' has no queue for '{queue}'"):
+            await app.ref("clock").defer(1000, 2)
+        async with channel_to(broker.url) as channel:
+            await channel.exchange_delete(entry)
+    async with App(broker.url, declare="passive", **settings) as app:
+        with pytest.raises(ConfigurationError, match=f"'{entry}' does not exist"):
+            await app.ref("clock").defer(1000, 3)
+    assert len(await take_all(broker.url, rung)) == 2
 
 
 async def test_a_delay_may_be_seconds_a_timedelta_or_any_datetime(

@@ -85,7 +85,7 @@ async def test_a_deleted_rung_of_the_ladder_is_declared_anew(
         await task.defer(0.3, 2)
         await wait_for_count(broker.url, queue, ready=2, timeout=5)
     waited = time.monotonic() - began
-    # without its rung the job would come at once; a worker would put it off again
+    # it came back, and its rung was made anew
     assert waited < 3
 
 

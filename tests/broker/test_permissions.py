@@ -71,12 +71,12 @@ TO_SEND: list[tuple[str, Kind, str]] = [
     ("sender", "configure", "rmqarq.delay.0"),
     ("sender", "configure", "mails_dlq"),
     ("sender", "write", "amq.default"),
-    ("sender", "write", "rmqarq.delay.200ms"),
+    ("sender", "write", "rmqarq.delay.1s"),
     ("sender", "write", "mails.suspect"),
     ("sender", "read", "rmqarq.due"),
-    ("sender", "read", "rmqarq.delay.0"),
+    ("sender", "read", "rmqarq.delay.1"),
     ("producer", "write", "amq.default"),
-    ("producer", "write", "rmqarq.delay.0.entry"),
+    ("producer", "write", "rmqarq.delay.1.entry"),
 ]
 TO_CONSUME: list[tuple[str, Kind, str]] = [
     ("worker", "read", "mails"),
@@ -222,7 +222,7 @@ def make(url: str, declare: Literal["active", "passive"]) -> App:
 
 async def enqueue_and_defer(app: App) -> None:
     await app.tasks["done"].enqueue()
-    await app.tasks["done"].defer(0.2)
+    await app.tasks["done"].defer(1)
 
 
 async def enqueue_all(app: App) -> None:
@@ -429,7 +429,7 @@ async def test_without_a_permission_for_the_plugins_exchange_delays_take_the_lad
         await channel.exchange_declare(name, exchange_type="direct", durable=True)
     try:
         async with make(site.url(user), "active") as app:
-            await app.tasks["done"].defer(0.2)
+            await app.tasks["done"].defer(1)
             assert app.transport.by_plugin is by_plugin
         await wait_for_count(site.url(), QUEUE, ready=1)
     finally:

@@ -305,14 +305,14 @@ async def test_no_header_of_the_broker_is_carried_over_to_the_next_attempt(
 
     @app.task(max_retries=1)
     async def again() -> None:
-        raise Retry(defer=0.1)
+        raise Retry(defer=1)
 
     async with channel_to(broker.url) as channel, running(app) as worker:
         spy = await channel.queue_declare(exclusive=True)
         assert spy.queue
         await channel.queue_bind(spy.queue, "rmqarq.due", queue)
         await channel.queue_bind(spy.queue, "rmqarq.due", f"{queue}_dlq")
-        await again.defer(0.1)
+        await again.defer(1)
         await until(lambda: worker.stats.dead_lettered == 1)
         got = [await channel.basic_get(spy.queue, no_ack=True) for _ in range(2)]
     # each has been through one rung, and shows that one only

@@ -154,14 +154,14 @@ async def test_a_refused_publish_harms_no_other_on_its_channel(
     broker: Broker, queue: str, prefix: str, user: str
 ) -> None:
     async with App(broker.url, queue=queue, prefix=prefix) as owner:
-        await owner.ref("count").defer(0.3, -1)  # declares what a delay needs
+        await owner.ref("count").defer(2, -1)  # declares what a delay needs
         await wait_for_count(broker.url, queue, ready=1)
     await allow(broker, user, write=r"^amq\.default$")
     settings: dict[str, Any] = {"queue": queue, "prefix": prefix}
     async with App(user, declare="passive", **settings) as app:
         task = app.ref("count")
         calls = [
-            task.defer(0.3, n) if n % 40 == 20 else task.enqueue(n) for n in range(200)
+            task.defer(2, n) if n % 40 == 20 else task.enqueue(n) for n in range(200)
         ]
         results = await asyncio.gather(*calls, return_exceptions=True)
         failed = {n: e for n, e in enumerate(results) if isinstance(e, BaseException)}
@@ -225,12 +225,12 @@ async def test_exchanges_deleted_under_an_app_are_declared_anew(
     app = App(broker.url, queue=queue, prefix=prefix, publish_deadline=5)
     tasks = Counted(app)
     async with running(app) as worker:
-        await tasks.count.defer(0.3, 1)
+        await tasks.count.defer(1, 1)
         await until(lambda: tasks.runs == {1: 1})
         async with channel_to(broker.url) as channel:
-            for name in ("delay.0.entry", "delay.0", "delay.1", "due"):
+            for name in ("delay.1.entry", "delay.0", "delay.1", "due"):
                 await channel.exchange_delete(f"{prefix}.{name}")
-        deferred = tasks.count.defer(0.3, 2)
+        deferred = tasks.count.defer(1, 2)
         plain = [tasks.count.enqueue(n) for n in range(10, 60)]
         await asyncio.gather(deferred, *plain)
         await until(lambda: tasks.runs.keys() >= {2, *range(10, 60)})

@@ -43,7 +43,7 @@ class Place:
         async with self.app:
             for number, queue in enumerate(queues):
                 task = self.app.ref("t").options(queue=queue, job_id=f"job-{number}")
-                await task.defer(0.5, number)
+                await task.defer(1.5, number)
             await self.delete(*queues)
         await wait_for_count(self.url, self.lost, ready=len(queues))
 

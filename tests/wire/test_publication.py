@@ -74,6 +74,16 @@ def test_it_goes_straight_to_its_queue_when_it_is_due_by_then(post: Post) -> Non
 
 
 @BOTH
+def test_it_takes_another_way_when_its_own_has_become_too_long(post: Post) -> None:
+    written = waiting(post, 1999.9, 4.95).by_ladder(())
+    found = decode(written.template.fill(b"c.1"))
+    assert written.exchange == "p.delay.1.entry"
+    assert found.headers["CC"] == ["p.delay.5s"]
+    assert found.expiration == "4950"
+    assert written.needs == ("q", Rung(1, 5))
+
+
+@BOTH
 @pytest.mark.parametrize(("left", "ms"), [(5.2401, 5241), (0, 1), (-3, 1)])
 def test_the_plugin_gets_what_is_left_by_then(post: Post, left: float, ms: int) -> None:
     written = waiting(post, 5.25, left).by_plugin()
