@@ -164,7 +164,7 @@ class QueueFull(TransportError):
 
 
 class Unroutable(TransportError):
-    """The broker returned the message: there is no such queue."""
+    """The broker returned the message: there is no such queue, or none is bound."""
 
 
 class BrokerBlocked(TransportError):

@@ -10,8 +10,9 @@ message on, at last to `due`, where the target's own key matches. It enters at a
 exchange that has no alternate one: what has no first rung comes back to who sent it.
 
 Rounding up, and what passes until a message is written, would make it late. So it may
-leave its first rung sooner than the others there: by its `expiration`. A queue looks at
-its first message only, so it may stand behind some; then it is as late as without.
+leave its first rung a little sooner than the others there: by its `expiration`. A queue
+looks at its first message only, so it may stand behind some; then it is as late as
+without.
 
 Where the broker has the delayed-message plugin, a delay may be a header instead.
 """
@@ -34,6 +35,9 @@ UNIT = 0.1
 DECADES = 9
 LONGEST = (10**DECADES - 1) * UNIT
 """The longest delay of one trip: 3.17 years. Longer ones are cut and sent on."""
+MOST_EARLIER = 1000
+"""Milliseconds by which a message may leave its first rung sooner than others there: it
+may have to stand behind them for as long."""
 LONGEST_TIMER = 2**32 - 1
 """The plugin's own limit in milliseconds, 49.7 days: what is beyond it, or no positive
 integer, it delivers at once (its source, `rabbit_exchange_type_delayed_message`)."""
@@ -142,7 +146,7 @@ def expiration(rungs: tuple[Rung, ...], left: float) -> int | None:
 
     Returns:
         After how many milliseconds; `None` if the time of the rung is right. Less than
-        one if the others hold it too long.
+        one if the others hold it too long by themselves.
 
     Example:
         >>> expiration(rungs_for(5.25), left=5.24)  # 5 s and 300 ms

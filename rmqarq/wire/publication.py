@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec import Struct, structs
 
 from rmqarq.wire import properties
-from rmqarq.wire.delay import Rung, Wait, expiration, plan, timer
+from rmqarq.wire.delay import (
+    MOST_EARLIER,
+    Rung,
+    Wait,
+    expiration,
+    milliseconds,
+    plan,
+    timer,
+)
 from rmqarq.wire.names import Names
 from rmqarq.wire.properties import NO_HEADERS, Header, Template, template
 from rmqarq.wire.relay import Relay, onward, relay
@@ -159,16 +167,17 @@ class Delayed(Publication, frozen=True, kw_only=True, gc=False):
         Args:
             fresh: The rungs that were declared a moment ago.
         """
-        if (left := self.wait.left) <= 0:
+        left = self.wait.left
+        if milliseconds(left) <= 0:
             ready = self.letter.template(self.letter.headers)
             return Publication("", self.routing_key, ready, self.body, self.needs[:1])
-        ms = expiration(self.rungs, left)
-        if ms is not None and ms < 1:  # after a long wait for the broker
-            return self._anew(left).by_ladder(fresh)
-        if ms is None and self.rungs[0] in fresh:
-            ms = self.rungs[0].ttl_ms
+        ms, first = expiration(self.rungs, left), self.rungs[0]
+        if ms is None and first in fresh:
+            ms = first.ttl_ms
         if ms is None:
             return self
+        if ms < 1 or first.ttl_ms - ms > MOST_EARLIER:  # it has waited for the broker
+            return self._anew(left).by_ladder(fresh)
         return structs.replace(self, template=_expiring(self.template, ms))
 
     def _anew(self, left: float) -> Delayed:

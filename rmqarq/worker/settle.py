@@ -29,7 +29,13 @@ from rmqarq.outcome import (
 from rmqarq.wire.delay import Rung, Wait, timer
 from rmqarq.wire.names import Names, suspect_lane
 from rmqarq.wire.properties import PropertyError
-from rmqarq.wire.publication import Letter, Publication, delayed, immediate
+from rmqarq.wire.publication import (
+    Delayed,
+    Letter,
+    Publication,
+    delayed,
+    immediate,
+)
 from rmqarq.wire.topology import dead_letter_queue
 from rmqarq.worker.admission import UNKNOWN_SINCE, Postponed
 from rmqarq.worker.executor import failure_of
@@ -189,7 +195,7 @@ class Settler:
                 },
             )
             if verdict.why == "early":
-                self._expect(publication, verdict.delay)
+                self._expect(publication)
 
     async def redirect(self, run: Run, way: Detour) -> None:
         """Send on what came back: to the suspect lane, or to be counted."""
@@ -198,9 +204,9 @@ class Settler:
         message = run.decoded.message
         letter = self._format(run).copy(run.delivery, message, way.history.headers())
         if not way.suspect:
-            publication = self._delayed(run, letter, Wait(WRITTEN_DOWN))
-            if await self._follow_up(run, publication, remember=False):
-                self._expect(publication, WRITTEN_DOWN)
+            counted = self._delayed(run, letter, Wait(WRITTEN_DOWN))
+            if await self._follow_up(run, counted, remember=False):
+                self._expect(counted)
             return
         publication = immediate(letter, suspect_lane(home), home=home)
         if await self._follow_up(run, publication):
@@ -296,6 +302,7 @@ class Settler:
         except EncodeError as error:  # one more digit may be one too many
             await self.bury(run, DeadLettered("too large", failure_of(error)))
             return
+        publication: Publication
         if outcome.delay > 0:
             publication = self._delayed(run, letter, self._from_now(outcome.delay))
         else:
@@ -314,7 +321,7 @@ class Settler:
                     "error": _in_brief(outcome.failure),
                 },
             )
-            self._expect(publication, outcome.delay)
+            self._expect(publication)
 
     def _again(self, run: Run, decoded: Decoded, message: Message) -> Post:
         delivery = run.delivery
@@ -348,7 +355,7 @@ class Settler:
     def _format(self, run: Run) -> Format:
         return self._formats.of(run.delivery.home)
 
-    def _delayed(self, run: Run, letter: Post, wait: Wait) -> Publication:
+    def _delayed(self, run: Run, letter: Post, wait: Wait) -> Delayed:
         """Send it back to where it came from, later."""
         delivery = run.delivery
         home = delivery.home
@@ -357,13 +364,15 @@ class Settler:
     def _from_now(self, delay: float) -> Wait:
         return Wait.from_now(delay, self._clock)
 
-    def _expect(self, publication: Publication, delay: float) -> None:
-        due = asyncio.get_running_loop().time() + delay
-        if self._transport.by_plugin and timer(delay) is not None:
-            due += UNSEEN
-        else:
-            rungs = (each for each in publication.needs if isinstance(each, Rung))
-            self.rungs.update(rungs)
+    def _expect(self, publication: Publication) -> None:
+        due = asyncio.get_running_loop().time()
+        if isinstance(publication, Delayed):
+            wait = publication.wait
+            due += max(0.0, wait.left)
+            if self._transport.by_plugin and timer(wait.seconds) is not None:
+                due += UNSEEN
+            else:
+                self.rungs.update(publication.rungs)
         self.horizon = max(self.horizon, due)
 
 

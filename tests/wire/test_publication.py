@@ -64,8 +64,11 @@ def test_it_expires_by_itself_while_its_first_rung_is_new(
 
 
 @BOTH
-def test_it_goes_straight_to_its_queue_when_it_is_due_by_then(post: Post) -> None:
-    written = waiting(post, 5.25, -0.01).by_ladder(())
+@pytest.mark.parametrize("left", [-0.01, 0, 1e-7])
+def test_it_goes_straight_to_its_queue_when_it_is_due_by_then(
+    post: Post, left: float
+) -> None:
+    written = waiting(post, 5.25, left).by_ladder(())
     assert (written.exchange, written.routing_key) == ("", "q")
     assert written.needs == ("q",)
     found = decode(written.template.fill(b"c.1"))
@@ -74,8 +77,11 @@ def test_it_goes_straight_to_its_queue_when_it_is_due_by_then(post: Post) -> Non
 
 
 @BOTH
-def test_it_takes_another_way_when_its_own_has_become_too_long(post: Post) -> None:
-    written = waiting(post, 1999.9, 4.95).by_ladder(())
+@pytest.mark.parametrize("delay", [1999.9, 30, 6.1])
+def test_it_takes_another_way_when_its_own_has_become_too_long(
+    post: Post, delay: float
+) -> None:
+    written = waiting(post, delay, 4.95).by_ladder(())
     found = decode(written.template.fill(b"c.1"))
     assert written.exchange == "p.delay.1.entry"
     assert found.headers["CC"] == ["p.delay.5s"]
