@@ -14,7 +14,7 @@ async def ring(ctx: Context, name: str) -> None:
 
 async def main() -> None:
     async with app:
-        await ring.defer(3.4, "third")
+        await ring.defer(6, "third")
         await ring.defer(timedelta(milliseconds=800), "first")
         await ring.defer(datetime.now() + timedelta(seconds=1.6), "second")  # local
         await Worker(app).run()
