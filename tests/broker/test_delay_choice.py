@@ -154,7 +154,7 @@ async def test_what_goes_to_the_plugin_is_persistent_with_whole_milliseconds(
     letters = await take_all(broker.url, queue)
     delays = [each.headers.get("x-delay") for each in letters]
     assert isinstance(delays[0], int)
-    assert 9_000 < delays[0] <= 12_013  # less what passed until it was sent
+    assert 9_000 < delays[0] <= 12_013
     assert delays[1] is None
     assert 4_294_967_000 < delays[2] <= 4_294_967_290
     assert len(delays) == 3  # the last one takes the ladder
